@@ -1,0 +1,1 @@
+"""Records, settings, trees, random streams and meshes: what every other part stands on."""

@@ -1,0 +1,79 @@
+"""The records that the parts hand to each other. No logic lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+SUBJECT, STYLE, SCENE = "subject", "style", "scene"
+KINDS = (SUBJECT, STYLE, SCENE)
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One thing to teach, on the host. Never enters jit.
+
+    captions: one an image, without the concept's token; None where the prompt template is to be used.
+    class_word: the noun that the token stands before ("cat"), and the class of the prior images.
+    init_word: the word whose embedding the token starts from (None: the class word).
+    """
+
+    name: str
+    token: str
+    class_word: str
+    kind: str
+    image_paths: tuple[Path, ...]
+    captions: tuple[str | None, ...]
+    init_word: str | None = None
+
+
+class ConceptData(NamedTuple):
+    """What the training step reads of one concept, on the device and padded to one shape for all concepts.
+
+    moments_vhwc: VAE moments of v views; ids_vl: the token ids of each view's prompt; views: how many are real.
+    prior_nhwc: scaled latents of n prior images; prior_ids_l: the class prompt; priors: how many are real.
+    """
+
+    moments_vhwc: jax.Array
+    ids_vl: jax.Array
+    views: jax.Array
+    prior_nhwc: jax.Array
+    prior_ids_l: jax.Array
+    priors: jax.Array
+
+
+class Batch(NamedTuple):
+    """One training batch. latents_bhwc: scaled; ids_bl: int32; weight_b: weight of each image's loss."""
+
+    latents_bhwc: jax.Array
+    ids_bl: jax.Array
+    weight_b: jax.Array
+
+
+class Trainable(NamedTuple):
+    """All that learns: cross-attention K/V kernels (nested as in the UNet's parameters) and the concept rows."""
+
+    kernels: Mapping[str, Any]
+    rows_rd: jax.Array
+
+
+class TrainState(NamedTuple):
+    """What a step changes; donated. Random keys are derived from seed and step, so none is kept."""
+
+    step: jax.Array
+    trainable: Trainable
+    opt_state: Any
+
+
+class Frozen(NamedTuple):
+    """What a step reads: an argument, never closed over, never donated.
+
+    base: all parameters as loaded; plan: what the method fixed for this concept.
+    """
+
+    base: Mapping[str, Any]
+    plan: Any

@@ -1,0 +1,52 @@
+"""Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598).
+
+Legend of shapes: b batch, h w c latent height, width, channels, l tokens, d text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from cns_jax.diffusion.samplers import Denoiser
+
+# (latents_bhwc, timesteps_b int32, text_bld) -> model output, shape of the latents
+ConditionalDenoiser = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def conditional(denoise: ConditionalDenoiser, text_bld: jax.Array) -> Denoiser:
+    """A denoiser that follows `text_bld` without guidance, one evaluation an image."""
+
+    def denoiser(latents_bhwc: jax.Array, timestep: jax.Array) -> jax.Array:
+        return denoise(latents_bhwc, _per_image(timestep, latents_bhwc.shape[0]), text_bld)
+
+    return denoiser
+
+
+def classifier_free(
+    denoise: ConditionalDenoiser,
+    text_bld: jax.Array,
+    negative_bld: jax.Array,
+    guidance_scale: float | jax.Array,
+) -> Denoiser:
+    """A denoiser that goes from the negative prompt's output towards and beyond the prompt's.
+
+    text_bld, negative_bld: hidden states as the model receives them; one negative row (1, l, d) serves all
+    images. guidance_scale 1 is no guidance, SD's usual value is 7.5. Both prompts run in one batch of 2b,
+    negative first as in diffusers.
+    """
+    both_bld = jnp.concatenate([jnp.broadcast_to(negative_bld, text_bld.shape), text_bld])
+
+    def denoiser(latents_bhwc: jax.Array, timestep: jax.Array) -> jax.Array:
+        doubled_bhwc = jnp.concatenate([latents_bhwc, latents_bhwc])
+        output_bhwc = denoise(doubled_bhwc, _per_image(timestep, doubled_bhwc.shape[0]), both_bld)
+        without, along = jnp.split(output_bhwc.astype(jnp.float32), 2)
+        return without + guidance_scale * (along - without)
+
+    return denoiser
+
+
+def _per_image(timestep: jax.Array, count: int) -> jax.Array:
+    return jnp.broadcast_to(jnp.asarray(timestep, jnp.int32), (count,))

@@ -1,0 +1,84 @@
+"""The miniature's CLIP: contrastive training on batches whose pictures share scene and style."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cns_jax.core.rng import stream
+from cns_jax.engine.pretrain.loop import train
+from cns_jax.engine.pretrain.settings import PretrainSettings
+from cns_jax.engine.pretrain.vae import to_float
+from cns_jax.nn.clip import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+GROUP = 32  # pictures of a batch that share scene and style
+
+
+def groups_of(labels: Sequence[tuple[str, ...]]) -> np.ndarray:
+    """(groups, members) picture indices by equal label, every row filled by repetition to one width."""
+    found: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        found.setdefault(zlib.crc32("|".join(label).encode()), []).append(index)
+    rows = [np.asarray(found[key]) for key in sorted(found)]
+    width = max(len(row) for row in rows)
+    return np.stack([np.resize(row, width) for row in rows])
+
+
+def embed(params: Mapping[str, Any], text: CLIPTextConfig, vision: CLIPVisionConfig, ids: jax.Array, images: jax.Array):
+    """Normalized text and image embeddings, each (b, projection_dim). images in [-1, 1]."""
+    t = CLIPTextModelWithProjection(text).apply({"params": params["text"]}, ids)
+    v = CLIPVisionModelWithProjection(vision).apply({"params": params["vision"]}, images)
+    return t / jnp.linalg.norm(t, axis=-1, keepdims=True), v / jnp.linalg.norm(v, axis=-1, keepdims=True)
+
+
+def train_clip(
+    settings: PretrainSettings,
+    images_u8: np.ndarray,
+    ids: np.ndarray,
+    labels: Sequence[tuple[str, ...]],
+    directory: Path,
+) -> tuple[CLIPTextConfig, CLIPVisionConfig, Any]:
+    """Train both towers with the symmetric contrastive loss of CLIP.
+
+    labels: (scene, style) of every picture. A batch is a few groups of equal label: with scene and style
+    shared, only subjects and colours tell its pictures apart, which is what a plain batch leaves unlearned.
+    """
+    text = CLIPTextConfig.from_dict(settings.clip.model["text"])
+    vision = CLIPVisionConfig.from_dict(settings.clip.model["vision"])
+    key = jax.random.key(settings.seed)
+    size = images_u8.shape[1]
+    params = {
+        "text": CLIPTextModelWithProjection(text).init(stream(key, "text"), jnp.asarray(ids[:1]))["params"],
+        "vision": CLIPVisionModelWithProjection(vision).init(stream(key, "vision"), jnp.zeros((1, size, size, 3)))["params"],
+        "logit_scale": jnp.asarray(np.log(1 / 0.07), jnp.float32),
+    }
+    data = {"images": jnp.asarray(images_u8), "ids": jnp.asarray(ids), "groups": jnp.asarray(groups_of(labels))}
+    rows = settings.clip.batch // GROUP
+
+    def loss(params: Any, key: jax.Array, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        groups = jax.random.randint(stream(key, "group"), (rows, 1), 0, data["groups"].shape[0])
+        members = jax.random.randint(stream(key, "member"), (rows, GROUP), 0, data["groups"].shape[1])
+        index = data["groups"][groups, members].reshape(-1)
+        t, v = embed(params, text, vision, data["ids"][index], to_float(data["images"][index]))
+        logits = jnp.exp(jnp.minimum(params["logit_scale"], np.log(100.0))) * t @ v.T
+        # pictures with the same caption are no negatives of each other
+        same = (data["ids"][index][:, None] == data["ids"][index][None]).all(-1)
+        eye = jnp.eye(len(index), dtype=bool)
+        logits = jnp.where(same & ~eye, -1e9, logits)
+        both = jax.nn.log_softmax(logits, 0) + jax.nn.log_softmax(logits, 1)
+        right = (jnp.argmax(logits, 1) == jnp.arange(len(index))).mean()
+        return -0.5 * jnp.diagonal(both).mean(), {"accuracy": right}
+
+    params = train("clip", settings.clip, directory, params, loss, data, settings.seed)
+    return text, vision, params

@@ -1,0 +1,158 @@
+"""The stages of pre-training in order; each leaves its result in the run's directory and is skipped when done."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import load_file, save_file
+
+from cns_jax.diffusion.schedule import Schedule
+from cns_jax.engine.pretrain.clip import train_clip
+from cns_jax.engine.pretrain.judge import train_judge
+from cns_jax.engine.pretrain.settings import PretrainSettings
+from cns_jax.engine.pretrain.unet import train_unet
+from cns_jax.engine.pretrain.vae import encode_all, train_vae
+from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, world_arrays
+from cns_jax.nn.clip import CLIPTextConfig
+from cns_jax.nn.model import Model
+from cns_jax.nn.unet import UNetConfig
+from cns_jax.nn.vae import VAEConfig
+from cns_jax.text.tokenizer import load_tokenizer
+from cns_jax.text.train_bpe import train_tokenizer
+from cns_jax.text.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
+
+SCHEDULE = Schedule(
+    num_train_timesteps=1000,
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    prediction_type="epsilon",
+    steps_offset=1,
+    set_alpha_to_one=False,
+)
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """One run of the recipe. Data that several stages read is computed once, on first use."""
+
+    settings: PretrainSettings
+
+    @property
+    def directory(self) -> Path:
+        """Where everything of this run lies."""
+        return Path(self.settings.directory)
+
+    @cached_property
+    def world(self) -> dict[str, Any]:
+        """The rendered training pictures with captions and specifications."""
+        log.info("drawing %d pictures", self.settings.world.count)
+        return world_arrays(self.settings.world.seed, self.settings.world.count)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The trained tokenizer."""
+        return Vocabulary(load_tokenizer(self.directory / "tokenizer"), ())
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """Token ids of all captions, (n, max_length)."""
+        return self.vocabulary.encode(self.world["captions"])
+
+    def result(self, stage: str) -> tuple[Any, dict[str, Any]]:
+        """Parameters and configuration that a finished stage left."""
+        file = self.directory / stage / "result.safetensors"
+        config = json.loads(file.with_suffix(".json").read_text())
+        return unflatten_dict(load_file(file), sep="/"), config
+
+    def keep(self, stage: str, params: Any, config: dict[str, Any]) -> None:
+        """Write a stage's result; its presence is what marks the stage as done."""
+        file = self.directory / stage / "result.safetensors"
+        file.with_suffix(".json").write_text(json.dumps(config, indent=2))
+        temporary = file.with_suffix(".partial")
+        save_file({k: np.ascontiguousarray(v) for k, v in flatten_dict(params, sep="/").items()}, temporary)
+        temporary.rename(file)
+
+    def done(self, stage: str) -> bool:
+        """Whether the stage has left its result."""
+        folder = self.directory / stage
+        return (folder / ("vocab.json" if stage == "tokenizer" else "result.safetensors")).exists()
+
+    def tokenizer(self) -> None:
+        """Train the BPE on the captions; subjects, scenes, styles and open words get a token each."""
+        words = (*SUBJECTS, *SCENES, *STYLES, *COLORS, *self.settings.extra_words)
+        single = tuple(dict.fromkeys(w for phrase in words for w in phrase.split()))
+        s = self.settings
+        train_tokenizer(self.world["captions"], self.directory / "tokenizer", s.vocab_size, s.max_length, single)
+
+    def vae(self) -> None:
+        """Train the VAE."""
+        config, params = train_vae(self.settings, self.world["images"], self.directory / "vae")
+        self.keep("vae", params, {**self.settings.vae.model, "scaling_factor": config.scaling_factor})
+
+    def clip(self) -> None:
+        """Train CLIP."""
+        labels = [(p.scene, p.style) for p in self.world["pictures"]]
+        model = {**self.settings.clip.model, "text": self.text_config()}
+        settings = self.settings
+        settings.clip.model.update(model)
+        _, _, params = train_clip(settings, self.world["images"], self.ids, labels, self.directory / "clip")
+        self.keep("clip", params, model)
+
+    def text_config(self) -> dict[str, Any]:
+        """The text tower's configuration with what the tokenizer decides."""
+        tokenizer = self.vocabulary.tokenizer
+        return {
+            **self.settings.clip.model["text"],
+            "vocab_size": tokenizer.size,
+            "max_position_embeddings": self.settings.max_length,
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": tokenizer.eos_id,
+            "pad_token_id": tokenizer.pad_id,
+        }
+
+    def judge(self) -> None:
+        """Train the judge."""
+        params = train_judge(self.settings, self.world["images"], self.world["pictures"], self.directory / "judge")
+        self.keep("judge", params, {})
+
+    def model(self) -> Model:
+        """The static bundle of what has been trained so far."""
+        vae = VAEConfig.from_dict(self.result("vae")[1])
+        text = CLIPTextConfig.from_dict(self.result("clip")[1]["text"])
+        return Model(UNetConfig.from_dict(self.settings.unet.model), vae, text)
+
+    def unet(self) -> None:
+        """Encode the world and train the UNet."""
+        model = self.model()
+        text_params = {"text_model": self.result("clip")[0]["text"]["text_model"]}
+        log.info("encoding the world")
+        moments = encode_all(model.vae, self.result("vae")[0], self.world["images"])
+        empty = self.vocabulary.encode([""])[0]
+        folder = self.directory / "unet"
+        params = train_unet(self.settings, model, SCHEDULE, text_params, moments, self.ids, empty, folder)
+        self.keep("unet", params, self.settings.unet.model)
+
+
+def run(settings: PretrainSettings, export: Callable[[Pretraining], None]) -> None:
+    """Run the stages asked for. export: writes the finished model folder (stage "export")."""
+    pretraining = Pretraining(settings)
+    pretraining.directory.mkdir(parents=True, exist_ok=True)
+    for stage in settings.stages:
+        if stage == "export":
+            export(pretraining)
+        elif pretraining.done(stage):
+            log.info("%s is done already", stage)
+        else:
+            log.info("stage %s", stage)
+            getattr(pretraining, stage)()

@@ -1,0 +1,60 @@
+"""The miniature's UNet: noise prediction on the world's latents with caption dropout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cns_jax.core.rng import stream
+from cns_jax.diffusion.schedule import Schedule, add_noise, signal_and_noise, target
+from cns_jax.engine.pretrain.loop import train
+from cns_jax.engine.pretrain.settings import PretrainSettings
+from cns_jax.nn.model import Model
+from cns_jax.nn.vae import sample_moments
+
+
+def train_unet(
+    settings: PretrainSettings,
+    model: Model,
+    schedule: Schedule,
+    text_params: Any,
+    moments: np.ndarray,
+    ids: np.ndarray,
+    empty_ids: np.ndarray,
+    directory: Path,
+) -> Any:
+    """Train the UNet with min-SNR weights (Hang et al. 2023) and captions dropped for guidance.
+
+    moments: the VAE's, unscaled; ids: token ids of the captions; empty_ids (l,): those of "".
+    """
+    params = model.init(jax.random.key(settings.seed))["unet"]
+    data = {
+        "moments": jnp.asarray(moments),
+        "ids": jnp.asarray(ids),
+        "empty": jnp.asarray(empty_ids),
+        "text": text_params,
+    }
+    batch = settings.unet.batch
+
+    def loss(params: Any, key: jax.Array, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        index = jax.random.randint(stream(key, "batch"), (batch,), 0, data["ids"].shape[0])
+        latents = sample_moments(stream(key, "sample"), data["moments"][index]) * model.vae.scaling_factor
+        dropped = jax.random.bernoulli(stream(key, "dropout"), settings.caption_dropout, (batch, 1))
+        ids = jnp.where(dropped, data["empty"][None], data["ids"][index])
+        text = model.encode_text(data["text"], ids)
+        # one draw in each of `batch` equal slices: the same law as independent draws, less noise in the loss
+        offsets = (jnp.arange(batch) + jax.random.uniform(stream(key, "time"), (batch,))) / batch
+        t = (offsets * schedule.num_train_timesteps).astype(jnp.int32)
+        noise = jax.random.normal(stream(key, "noise"), latents.shape)
+        predicted = model.predict_noise(params, add_noise(schedule, latents, noise, t), t, text)
+        error = jnp.square(predicted - target(schedule, latents, noise, t)).mean((1, 2, 3))
+        signal, sigma = signal_and_noise(schedule, t)
+        snr = jnp.square(signal / sigma)
+        weight = jnp.minimum(snr, settings.snr_gamma) / snr
+        return (weight * error).mean(), {"mse": error.mean()}
+
+    return train("unet", settings.unet, directory, params, loss, data, settings.seed)

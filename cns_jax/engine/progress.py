@@ -1,0 +1,58 @@
+"""What a run says while it works: a progress bar, a JSON-lines file and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class Metrics:
+    """Appends rows to `metrics.jsonl` and to TensorBoard's event files under `directory`.
+
+    After a resume, rows past the restored step are dropped first, so that no step appears twice.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / "metrics.jsonl"
+        self._writer = SummaryWriter(str(directory / "tensorboard"))
+
+    def rewind(self, part: str, step: int) -> None:
+        """Forget rows of `part` after `step`."""
+        if not self.path.exists():
+            return
+        lines = self.path.read_text().splitlines()
+        kept = [line for line in lines if not _later(line, part, step)]
+        if kept != lines:
+            self.path.write_text("".join(line + "\n" for line in kept))
+
+    def write(self, part: str, step: int, values: Mapping[str, float]) -> None:
+        """One row: the part of the run (a concept, a stage), its step, and named scalars."""
+        row: dict[str, Any] = {"part": part, "step": step, "time": round(time.time(), 3), **values}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in values.items():
+            self._writer.add_scalar(f"{part}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush TensorBoard's files."""
+        self._writer.close()
+
+
+def _later(line: str, part: str, step: int) -> bool:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:  # the line that a kill cut short
+        return True
+    return row["part"] == part and row["step"] > step
+
+
+def bar(title: str, total: int, start: int = 0, unit: str = "step") -> tqdm:
+    """A progress bar with rate and ETA, from step `start`; quiet files get a line every 10 s, not a flood."""
+    return tqdm(total=total, initial=start, desc=title, unit=unit, mininterval=0.5, maxinterval=10, dynamic_ncols=True)

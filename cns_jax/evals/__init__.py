@@ -1,0 +1,1 @@
+"""Measuring: prompt control, scores of concepts, forgetting, neuron statistics."""

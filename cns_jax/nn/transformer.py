@@ -1,0 +1,68 @@
+"""The UNet's spatial transformer: self-attention, cross-attention to the text, gated feed-forward."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cns_jax.nn.attention import Attention
+from cns_jax.nn.layers import Conv, Dense, Dtype, GroupNorm
+
+
+class FeedForward(nn.Module):
+    """GEGLU feed-forward of inner width 4 x channels (leaves net.0.proj, net.2)."""
+
+    channels: int
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x_blc: jax.Array) -> jax.Array:
+        hidden = Dense(8 * self.channels, True, self.dtype, name="net.0.proj")(x_blc)
+        value, gate = jnp.split(hidden, 2, axis=-1)
+        return Dense(self.channels, True, self.dtype, name="net.2")(value * nn.gelu(gate, approximate=False))
+
+
+class BasicTransformerBlock(nn.Module):
+    """norm1 + attn1 (self), norm2 + attn2 (cross), norm3 + ff, each residual."""
+
+    channels: int
+    heads: int
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x_blc: jax.Array, text_bkd: jax.Array, detach_begin: bool) -> jax.Array:
+        norm = lambda name: nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)  # noqa: E731
+        attention = lambda name: Attention(  # noqa: E731
+            self.heads, self.channels // self.heads, self.channels, dtype=self.dtype, name=name
+        )
+        x_blc = x_blc + attention("attn1")(norm("norm1")(x_blc))
+        x_blc = x_blc + attention("attn2")(norm("norm2")(x_blc), text_bkd, detach_begin)
+        return x_blc + FeedForward(self.channels, self.dtype, name="ff")(norm("norm3")(x_blc))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer2DModel over the h*w positions of a feature map (continuous input)."""
+
+    channels: int
+    heads: int
+    layers: int
+    groups: int
+    linear_projection: bool
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x_bhwc: jax.Array, text_bkd: jax.Array, detach_begin: bool) -> jax.Array:
+        b, h, w, c = x_bhwc.shape
+
+        def project(name: str, x_blc: jax.Array) -> jax.Array:
+            if self.linear_projection:
+                return Dense(c, True, self.dtype, name=name)(x_blc)
+            return Conv(c, 1, self.dtype, name)(x_blc.reshape(b, h, w, c)).reshape(b, h * w, c)
+
+        x = GroupNorm(self.groups, 1e-6, self.dtype, name="norm")(x_bhwc).reshape(b, h * w, c)
+        x = project("proj_in", x)
+        for i in range(self.layers):
+            block = BasicTransformerBlock(c, self.heads, self.dtype, name=f"transformer_blocks.{i}")
+            x = block(x, text_bkd, detach_begin)
+        return x_bhwc + project("proj_out", x).reshape(b, h, w, c)

@@ -1,0 +1,86 @@
+"""The recipe of the miniature that ships in cns_jax/miniature/model.
+
+    python -m cns_jax.pretrain --config=configs/pretrain_miniature.py
+
+2 CPU cores: about 3 hours. Resumable: run the same command again. The card beside the weights holds what this
+recipe reached.
+"""
+
+from ml_collections import ConfigDict
+
+
+def _levels(kind: str, count: int) -> tuple[str, ...]:
+    return (kind,) * count
+
+
+def get_config() -> ConfigDict:
+    """Every setting of the recipe."""
+    vae_widths, unet_widths = (16, 24, 64, 128), (96, 160)
+    tower = {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "hidden_act": "quick_gelu",
+        "projection_dim": 128,
+    }
+    return ConfigDict(
+        {
+            "directory": "runs/pretrain_miniature",
+            "seed": 0,
+            "stages": ("tokenizer", "clip", "vae", "judge", "unet", "export"),
+            "world": {"count": 40_000, "seed": 0},
+            "vocab_size": 1024,
+            "max_length": 32,
+            "extra_words": (
+                "place", "style", "picture", "toy", "plushie", "sneaker", "vase", "clock", "candle", "can", "robot",
+                "monster", "glasses", "animal", "object", "person", "house", "flower", "tree", "horse", "cow", "bear",
+            ),
+            "vae": {
+                "steps": 3000,
+                "batch": 16,
+                "learning_rate": 2e-3,
+                "ema": 0.995,
+                "save_every": 250,
+                "model": {
+                    "down_block_types": _levels("DownEncoderBlock2D", len(vae_widths)),
+                    "up_block_types": _levels("UpDecoderBlock2D", len(vae_widths)),
+                    "block_out_channels": vae_widths,
+                    "layers_per_block": 1,
+                    "latent_channels": 12,
+                    "norm_num_groups": 8,
+                    "sample_size": 64,
+                },
+            },
+            "clip": {
+                "steps": 1500,
+                "batch": 128,
+                "learning_rate": 1e-3,
+                "weight_decay": 0.02,
+                "ema": 0.995,
+                "save_every": 250,
+                "model": {"text": tower, "vision": {**tower, "image_size": 64, "patch_size": 8}},
+            },
+            "judge": {"steps": 1500, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
+            "unet": {
+                "steps": 9000,
+                "batch": 64,
+                "learning_rate": 1.5e-3,
+                "warmup": 200,
+                "ema": 0.999,
+                "save_every": 200,
+                "model": {
+                    "sample_size": 8,
+                    "in_channels": 12,
+                    "out_channels": 12,
+                    "block_out_channels": unet_widths,
+                    "layers_per_block": 1,
+                    "down_block_types": _levels("CrossAttnDownBlock2D", len(unet_widths)),
+                    "up_block_types": _levels("CrossAttnUpBlock2D", len(unet_widths)),
+                    "norm_num_groups": 16,
+                    "cross_attention_dim": 128,
+                    "attention_head_dim": 4,
+                },
+            },
+        }
+    )

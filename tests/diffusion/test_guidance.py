@@ -1,0 +1,61 @@
+"""Classifier-free guidance against its formula."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cns_jax.diffusion.guidance import classifier_free, conditional
+
+B, H, L, D = 3, 4, 5, 6
+
+
+def model(latents_bhwc, timesteps_b, text_bld):
+    assert timesteps_b.shape == (latents_bhwc.shape[0],) == (text_bld.shape[0],)
+    bias_b = text_bld.mean((1, 2)) + 0.01 * timesteps_b.astype(jnp.float32)
+    return jnp.tanh(latents_bhwc) * bias_b[:, None, None, None]
+
+
+def inputs():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((B, H, H, 2), np.float32))
+    text, negative = jnp.asarray(rng.standard_normal((2, B, L, D), np.float32))
+    return x, text, negative
+
+
+def test_formula():
+    x, text, negative = inputs()
+    t = jnp.int32(7)
+    along, without = conditional(model, text)(x, t), conditional(model, negative)(x, t)
+    got = classifier_free(model, text, negative, 7.5)(x, t)
+    np.testing.assert_allclose(got, without + 7.5 * (along - without), rtol=1e-5)
+
+
+def test_scale_one_follows_the_prompt_and_zero_the_negative():
+    x, text, negative = inputs()
+    t = jnp.int32(7)
+    for scale, alone in ((1.0, text), (0.0, negative)):
+        got = classifier_free(model, text, negative, scale)(x, t)
+        np.testing.assert_allclose(got, conditional(model, alone)(x, t), atol=1e-5)
+
+
+def test_one_negative_serves_all_images():
+    x, text, negative = inputs()
+    one = classifier_free(model, text, negative[:1], 3.0)(x, jnp.int32(1))
+    all_same = classifier_free(model, text, jnp.repeat(negative[:1], B, 0), 3.0)(x, jnp.int32(1))
+    np.testing.assert_array_equal(one, all_same)
+
+
+def test_one_evaluation_of_a_doubled_batch_and_a_traced_scale():
+    x, text, negative = inputs()
+    batches = []
+
+    def counting(latents_bhwc, timesteps_b, text_bld):
+        batches.append(latents_bhwc.shape[0])
+        return model(latents_bhwc, timesteps_b, text_bld)
+
+    run = jax.jit(lambda scale: classifier_free(counting, text, negative, scale)(x, jnp.int32(5)))
+    run(2.0)
+    run(9.0)
+    assert batches == [2 * B]
