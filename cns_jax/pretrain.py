@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from absl import app
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the recipe", lock_config=True)
@@ -18,6 +19,7 @@ def main(_: list[str]) -> None:
     from cns_jax.engine.pretrain.settings import PretrainSettings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    absl_logging.set_verbosity(absl_logging.WARNING)  # orbax reports every phase of every save
     run(build(PretrainSettings, _CONFIG.value.to_dict()), export)
 
 

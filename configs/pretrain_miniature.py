@@ -28,8 +28,8 @@ def get_config() -> ConfigDict:
         {
             "directory": "runs/pretrain_miniature",
             "seed": 0,
-            "stages": ("tokenizer", "clip", "vae", "judge", "unet", "export"),
-            "world": {"count": 40_000, "seed": 0},
+            "stages": ("tokenizer", "vae", "clip", "judge", "unet", "export"),
+            "world": {"count": 30_000, "seed": 0},
             "vocab_size": 1024,
             "max_length": 32,
             "extra_words": (
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
                 "monster", "glasses", "animal", "object", "person", "house", "flower", "tree", "horse", "cow", "bear",
             ),
             "vae": {
-                "steps": 3000,
+                "steps": 2200,
                 "batch": 16,
                 "learning_rate": 2e-3,
                 "ema": 0.995,
@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
                 },
             },
             "clip": {
-                "steps": 1500,
+                "steps": 1200,
                 "batch": 128,
                 "learning_rate": 1e-3,
                 "weight_decay": 0.02,
@@ -61,9 +61,9 @@ def get_config() -> ConfigDict:
                 "save_every": 250,
                 "model": {"text": tower, "vision": {**tower, "image_size": 64, "patch_size": 8}},
             },
-            "judge": {"steps": 1500, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
+            "judge": {"steps": 1000, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
             "unet": {
-                "steps": 9000,
+                "steps": 6000,
                 "batch": 64,
                 "learning_rate": 1.5e-3,
                 "warmup": 200,

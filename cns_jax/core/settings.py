@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -43,8 +44,11 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return tuple(_value(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    allowed = arguments if arguments and origin is not typing.Literal else (hint,)
-    plain = tuple(a for a in allowed if isinstance(a, type))
+    if origin is typing.Literal:
+        require(value in arguments, f"{where}={value!r} must be one of {', '.join(map(repr, arguments))}")
+        return value
+    union = origin in (typing.Union, types.UnionType)
+    plain = tuple(typing.get_origin(a) or a for a in (arguments if union else (hint,)) if a is not typing.Any)
     mistaken = isinstance(value, bool) and bool not in plain
     if plain and (mistaken or not isinstance(value, plain)):
         names = " or ".join(a.__name__ for a in plain)

@@ -20,7 +20,7 @@ from cns_jax.engine.pretrain.judge import train_judge
 from cns_jax.engine.pretrain.settings import PretrainSettings
 from cns_jax.engine.pretrain.unet import train_unet
 from cns_jax.engine.pretrain.vae import encode_all, train_vae
-from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, world_arrays
+from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, description, world_arrays
 from cns_jax.nn.clip import CLIPTextConfig
 from cns_jax.nn.model import Model
 from cns_jax.nn.unet import UNetConfig
@@ -56,8 +56,17 @@ class Pretraining:
     @cached_property
     def world(self) -> dict[str, Any]:
         """The rendered training pictures with captions and specifications."""
-        log.info("drawing %d pictures", self.settings.world.count)
-        return world_arrays(self.settings.world.seed, self.settings.world.count)
+        seed, count = self.settings.world.seed, self.settings.world.count
+        file = self.directory / f"world_{seed}_{count}.npy"
+        if not file.exists():
+            log.info("drawing %d pictures", count)
+            drawn = world_arrays(seed, count)
+            temporary = file.with_suffix(".partial.npy")
+            np.save(temporary, drawn["images"])
+            temporary.rename(file)
+            return drawn
+        captions, pictures = zip(*(description(seed, i) for i in range(count)), strict=True)
+        return {"images": np.load(file), "captions": list(captions), "pictures": list(pictures)}
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
