@@ -15,7 +15,7 @@ def _levels(kind: str, count: int) -> tuple[str, ...]:
 
 def get_config() -> ConfigDict:
     """Every setting of the recipe."""
-    vae_widths, unet_widths = (16, 24, 64, 128), (96, 160)
+    vae_widths, unet_widths = (16, 24, 64, 128), (96, 144)
     tower = {
         "hidden_size": 128,
         "intermediate_size": 512,
@@ -61,9 +61,9 @@ def get_config() -> ConfigDict:
                 "save_every": 250,
                 "model": {"text": tower, "vision": {**tower, "image_size": 64, "patch_size": 8}},
             },
-            "judge": {"steps": 1000, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
+            "judge": {"steps": 800, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
             "unet": {
-                "steps": 6000,
+                "steps": 5000,
                 "batch": 64,
                 "learning_rate": 1.5e-3,
                 "warmup": 200,

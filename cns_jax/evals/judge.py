@@ -41,10 +41,10 @@ class Judge(nn.Module):
     def __call__(self, images_bhwc: jax.Array) -> Verdict:
         """images_bhwc: in [-1, 1]."""
         x = images_bhwc
-        for i, (width, stride) in enumerate(((24, 2), (48, 2), (96, 2), (128, 1), (128, 2))):
+        for i, (width, stride) in enumerate(((24, 2), (48, 2), (96, 2), (96, 1), (96, 2))):
             x = Conv(width, 3, None, f"conv{i}", stride=stride)(x)
             x = nn.silu(GroupNorm(8, 1e-5, name=f"norm{i}")(x))
-        features = nn.silu(Dense(256, name="hidden")(x.reshape(x.shape[0], -1)))
+        features = nn.silu(Dense(192, name="hidden")(x.reshape(x.shape[0], -1)))
         color = Dense(self.subjects * self.colors, name="color")(features)
         return Verdict(
             Dense(self.styles, name="style")(features),

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 Array = np.ndarray
+_PANES = 240
 Restyle = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
@@ -68,19 +69,19 @@ def pixel(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 def stained_glass(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Held out: glowing panes in black lead."""
     s = image.size[0]
-    points = rng.uniform(0, s, (70, 2))
+    points = rng.uniform(0, s, (_PANES, 2))
     y, x = np.mgrid[0:s, 0:s]
     d = (x[..., None] - points[:, 0]) ** 2 + (y[..., None] - points[:, 1]) ** 2
     order = np.argpartition(d, 1, axis=-1)[..., :2]
     near = np.take_along_axis(d, order, -1)
     cell = order[..., 0]
     base = _array(image)
-    count = np.maximum(np.bincount(cell.ravel(), minlength=70), 1)
-    panes = np.stack([np.bincount(cell.ravel(), base[..., c].ravel(), minlength=70) / count for c in range(3)], -1)
+    count = np.maximum(np.bincount(cell.ravel(), minlength=_PANES), 1)
+    panes = np.stack([np.bincount(cell.ravel(), base[..., c].ravel(), minlength=_PANES) / count for c in range(3)], -1)
     glass = panes[cell]
     mean = glass.mean(-1, keepdims=True)
     glass = (mean + 1.7 * (glass - mean)) * 1.12
-    lead = np.abs(np.sqrt(near[..., 0]) - np.sqrt(near[..., 1])) < 2.4
+    lead = np.abs(np.sqrt(near[..., 0]) - np.sqrt(near[..., 1])) < 1.6
     return _image(np.where(lead[..., None], 16.0, glass))
 
 

@@ -101,7 +101,8 @@ def _places(count: int, rng: np.random.Generator) -> list[tuple[float, float, fl
     return [(x + rng.uniform(-0.02, 0.02), rng.uniform(0.56, 0.66), s) for x, s in zip((0.26, 0.74), scales, strict=True)]
 
 
-def _phrase(spec: SubjectSpec, colored: bool) -> str:
+def phrase(spec: SubjectSpec, colored: bool) -> str:
+    """"a red cat", or "a cat" without its colour."""
     words = f"{spec.color} {spec.kind}" if colored else spec.kind
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
@@ -109,7 +110,7 @@ def _phrase(spec: SubjectSpec, colored: bool) -> str:
 def caption(picture: Picture, rng: np.random.Generator) -> str:
     """A training caption: the style is always told, the colour in 85 % and the scene in 90 %."""
     colored = bool(rng.random() < 0.85)
-    things = " and ".join(_phrase(s, colored) for s in picture.subjects)
+    things = " and ".join(phrase(s, colored) for s in picture.subjects)
     place = PLACES[picture.scene] if rng.random() < 0.9 else ""
     media = _MEDIA[picture.style]
     medium = media[rng.integers(len(media))]
@@ -122,7 +123,7 @@ def caption(picture: Picture, rng: np.random.Generator) -> str:
 
 def prompt(picture: Picture) -> str:
     """The canonical full caption, as evaluation prompts it."""
-    things = " and ".join(_phrase(s, True) for s in picture.subjects)
+    things = " and ".join(phrase(s, True) for s in picture.subjects)
     return f"{_MEDIA[picture.style][0]} {things} {PLACES[picture.scene]}"
 
 
@@ -158,3 +159,8 @@ def world_arrays(seed: int, count: int, processes: int = 2) -> dict[str, Any]:
         rows = [row for job in jobs for row in _examples(job)]
     images, captions, pictures = zip(*rows, strict=True)
     return {"images": np.stack(images), "captions": list(captions), "pictures": list(pictures)}
+
+
+def world_prompts(count: int, seed: int = 7) -> tuple[str, ...]:
+    """`count` full captions of the world: calibration prompts in the miniature's own vocabulary."""
+    return tuple(prompt(sample_picture(np.random.default_rng([seed, i]))) for i in range(count))

@@ -34,6 +34,8 @@ class CLIPTextConfig:
     layer_norm_eps: float = 1e-5
     projection_dim: int = 512
     eos_token_id: int = 49407
+    bos_token_id: int = 49406
+    pad_token_id: int = 1
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> CLIPTextConfig:

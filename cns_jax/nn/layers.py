@@ -7,6 +7,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Dtype = jnp.dtype | None
 
@@ -135,7 +136,8 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x_bhwc: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
         b, h, w, c = x_bhwc.shape
-        x = jnp.broadcast_to(x_bhwc[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
-        if size is not None and size != (2 * h, 2 * w):
-            x = jax.image.resize(x_bhwc, (b, *size, c), "nearest")
+        if size is None or size == (2 * h, 2 * w):
+            x = jnp.broadcast_to(x_bhwc[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+        else:  # torch's "nearest" takes floor(i * in / out); jax.image.resize rounds from pixel centres
+            x = x_bhwc[:, np.arange(size[0]) * h // size[0]][:, :, np.arange(size[1]) * w // size[1]]
         return Conv(self.channels, 3, self.dtype, "conv")(x)

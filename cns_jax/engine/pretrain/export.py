@@ -1,8 +1,43 @@
-"""Writing the trained miniature."""
+"""Writing the trained miniature: a diffusers folder, clip/, judge/, and the settings that made it."""
+
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
 
-def export(pretraining: Any) -> None:
-    """Placeholder until weights/folder lands."""
+from cns_jax.engine.pretrain.run import SCHEDULE, Pretraining
+from cns_jax.nn.clip import CLIPTextConfig, CLIPVisionConfig
+from cns_jax.weights.folder import Clip, Pipeline, write_clip, write_pipeline
+
+
+def export(pretraining: Pretraining) -> None:
+    """Write the miniature to settings.output in float16."""
+    clip, config = pretraining.result("clip")
+    params = {
+        "unet": pretraining.result("unet")[0],
+        "vae": pretraining.result("vae")[0],
+        "text_encoder": {"text_model": clip["text"]["text_model"]},
+    }
+    root = Path(pretraining.settings.output)
+    pipeline = Pipeline(pretraining.model(), params, SCHEDULE, pretraining.directory / "tokenizer")
+    card = (root / "README.md").read_text() if (root / "README.md").exists() else ""
+    write_pipeline(root, pipeline, np.float16)
+    towers = Clip(CLIPTextConfig.from_dict(config["text"]), CLIPVisionConfig.from_dict(config["vision"]), clip)
+    write_clip(root / "clip", towers, np.float16)
+    write_judge(root / "judge.safetensors", pretraining.result("judge")[0])
+    recipe = dataclasses.asdict(pretraining.settings)
+    (root / "recipe.json").write_text(json.dumps(recipe, indent=2, sort_keys=True) + "\n")
+    if card:
+        (root / "README.md").write_text(card)
+
+
+def write_judge(file: Path, params: Any) -> None:
+    """The judge's parameters in float16, in our own layout."""
+    flat = {k: np.asarray(v, np.float16) for k, v in flatten_dict(params, sep="/").items()}
+    save_file(flat, file)

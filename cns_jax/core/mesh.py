@@ -1,0 +1,59 @@
+"""One device mesh ("data", "fsdp") and the rules that place every leaf on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from cns_jax.core.settings import require
+from cns_jax.core.tree import map_named
+
+Rules = Sequence[tuple[str, PartitionSpec]]
+
+# first match wins; a leaf without a match is an error, so that a typo cannot replicate gigabytes
+PARAMETER_RULES: Rules = (
+    (r"\.kernel$", PartitionSpec("fsdp")),
+    (r"\.(bias|scale|embedding|class_embedding)$", PartitionSpec()),
+)
+
+
+def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices as (data, fsdp). fsdp: over how many of them parameters are split.
+
+    Raises SettingsError if fsdp does not divide the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    require(len(devices) % fsdp == 0, f"fsdp={fsdp} does not divide the {len(devices)} devices")
+    grid = np.asarray(devices).reshape(-1, fsdp)
+    return Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    """The tree with every leaf on all devices."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def place_parameters(mesh: Mesh, params: Any, rules: Rules = PARAMETER_RULES) -> Any:
+    """Parameters on the mesh by the first matching rule; an axis that fsdp does not divide is replicated.
+
+    Raises KeyError naming a leaf that no rule covers.
+    """
+
+    def one(name: str, leaf: Any) -> jax.Array:
+        for pattern, spec in rules:
+            if re.search(pattern, name):
+                fits = all(axis is None or leaf.shape[i] % mesh.shape[axis] == 0 for i, axis in enumerate(spec))
+                return jax.device_put(leaf, NamedSharding(mesh, spec if fits else PartitionSpec()))
+        raise KeyError(f"no sharding rule covers {name!r}")
+
+    return map_named(one, params)
+
+
+def over_data(mesh: Mesh, x: jax.Array) -> jax.Array:
+    """Inside jit: split the leading axis over the mesh's data axis."""
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec("data")))

@@ -1,0 +1,83 @@
+"""One concept: the loop around the jitted steps, with saves, metrics, a progress bar and a clean interrupt."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import jax
+
+from cns_jax.core.types import ConceptData, Frozen, TrainState
+from cns_jax.engine.progress import Metrics, bar
+from cns_jax.engine.settings import TrainSettings
+from cns_jax.engine.step import StepSpec, train_steps
+
+
+class Interrupted(Exception):
+    """The user or the machine asked to stop; everything up to now is saved."""
+
+
+class StopSignals:
+    """While active, SIGINT and SIGTERM set a flag that is polled between calls; a second SIGINT stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the loop needs besides the state. save: called with (step, state)."""
+
+    spec: StepSpec
+    settings: TrainSettings
+    metrics: Metrics
+    save: Callable[[int, TrainState], None]
+    stop: StopSignals
+
+    def run(self, name: str, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array) -> TrainState:
+        """Train from state.step to settings.steps. Raises Interrupted after saving when asked to stop."""
+        at, call = int(state.step), self.settings.steps_per_call
+        self.metrics.rewind(name, at)
+        pending: dict[str, jax.Array] | None = None
+        with bar(name, self.settings.steps, at) as progress:
+            begun = time.perf_counter()
+            while at < self.settings.steps:
+                state, logs = train_steps(self.spec, call, state, frozen, data, key)
+                # the logs of a call are read after the next one was sent off, so that the device never waits
+                if pending is not None:
+                    self._log(name, at, pending, begun, progress)
+                    begun = time.perf_counter()
+                pending, at = logs, at + call
+                if at % self.settings.save_every == 0 or at == self.settings.steps or self.stop.asked:
+                    self.save(at, state)
+                if self.stop.asked and at < self.settings.steps:
+                    raise Interrupted(f"stopped in {name} at step {at} of {self.settings.steps}")
+                progress.update(call)
+            if pending is not None:
+                self._log(name, at, pending, begun, progress)
+        return state
+
+    def _log(self, name: str, step: int, logs: dict[str, jax.Array], begun: float, progress: Any) -> None:
+        values = {k: float(v) for k, v in logs.items()}
+        values["steps_per_second"] = self.settings.steps_per_call / max(time.perf_counter() - begun, 1e-9)
+        self.metrics.write(name, step, values)
+        progress.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)

@@ -1,0 +1,106 @@
+"""From settings to what the steps read: concepts found and checked, views encoded, priors made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cns_jax.core.mesh import replicate
+from cns_jax.core.settings import require
+from cns_jax.core.types import Concept, ConceptData
+from cns_jax.data.captions import class_prompt, scoring_captions, training_prompts
+from cns_jax.data.folder import ConceptSpec, discover, read_concepts
+from cns_jax.data.latents import LatentCache
+from cns_jax.engine.prior import prior_latents
+from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.studio import Studio
+from cns_jax.methods.base import Task
+from cns_jax.methods.cns import CNS
+from cns_jax.miniature.concepts import concepts as mini_concepts
+from cns_jax.miniature.concepts import write_concept_folders
+from cns_jax.miniature.world import world_prompts
+from cns_jax.neurons.calibration import DIVERSE_PROMPTS
+from cns_jax.neurons.calibration import draw as draw_prompts
+
+_MINI = "miniature:"
+
+
+def find_concepts(settings: RunSettings) -> tuple[Concept, ...]:
+    """The run's concepts, in order; raises DataError or SettingsError with all that is wrong."""
+    chosen = [ConceptSpec(c.name, c.folder, c.token, c.class_word, c.kind, c.init_word) for c in settings.concepts]
+    if not settings.data_root.startswith(_MINI):
+        root = Path(settings.data_root).expanduser()
+        return read_concepts(root, chosen or discover(root))
+    number = settings.data_root.removeprefix(_MINI)
+    require(number in ("1", "2", "3"), f"data_root={settings.data_root!r}; the drawn sets are miniature:1, :2 and :3")
+    drawn = {c.name: c for c in mini_concepts(int(number))}
+    unknown = [c.name for c in chosen if c.name not in drawn]
+    require(not unknown, f"{settings.data_root} has no concepts {unknown}; it has {', '.join(drawn)}")
+    names = [c.name for c in chosen] or list(drawn)
+    root = Path(settings.directory) / "data"
+    write_concept_folders(int(number), root)
+    specs = [ConceptSpec(n, token=drawn[n].token, class_word=drawn[n].class_word, kind=drawn[n].kind) for n in names]
+    return read_concepts(root, specs)
+
+
+def caches(settings: RunSettings) -> Path:
+    """Where encoded views and prior images are kept: beside the run, shared by runs."""
+    return Path(settings.prior.directory or Path(settings.directory).parent / "cache").expanduser()
+
+
+def concept_data(studio: Studio, settings: RunSettings, concepts: Sequence[Concept]) -> list[ConceptData]:
+    """Everything the step reads of every concept, padded to one shape so that all share one compilation."""
+    train, cache = settings.train, LatentCache(caches(settings) / "latents")
+    prompts = {c.name: training_prompts(c) for c in concepts}
+    count = max(len(c.image_paths) for c in concepts) * train.views
+    out = []
+    for concept in concepts:
+        moments = np.concatenate(
+            [
+                cache.moments(
+                    studio.model, studio.params["vae"], studio.vae_id, path,
+                    studio.resolution, train.views, settings.seed, train.flip,
+                )
+                for path in concept.image_paths
+            ]
+        )  # fmt: skip
+        ids = np.repeat(studio.vocabulary.encode(prompts[concept.name]), train.views, axis=0)
+        priors = _priors(studio, settings, concept)
+        data = ConceptData(
+            moments_vhwc=np.resize(moments, (count, *moments.shape[1:])),
+            ids_vl=np.resize(ids, (count, ids.shape[1])),
+            views=np.asarray(len(moments), np.int32),
+            prior_nhwc=priors,
+            prior_ids_l=studio.vocabulary.encode([class_prompt(concept)])[0],
+            priors=np.asarray(len(priors), np.int32),
+        )
+        out.append(replicate(studio.mesh, jax.tree.map(jnp.asarray, data)))
+    return out
+
+
+def _priors(studio: Studio, settings: RunSettings, concept: Concept) -> np.ndarray:
+    if settings.train.prior_batch == 0:
+        return np.zeros((1, *studio.model.latent_shape(studio.resolution, studio.resolution)), np.float32)
+    directory = caches(settings) / "priors"
+    return prior_latents(studio, class_prompt(concept), settings.prior, settings.seed, directory)
+
+
+def task_of(studio: Studio, settings: RunSettings, concept: Concept) -> Task:
+    """The concept as the method sees it: hidden states of captions and calibration prompts, its row."""
+    method: CNS = settings.method
+    captions = list(dict.fromkeys(scoring_captions(concept)))
+    pool = world_prompts(100) if settings.calibration == "miniature" else DIVERSE_PROMPTS
+    calibration = list(draw_prompts(pool, method.calibration_prompts, settings.seed))
+    hidden, mask = _hidden(studio, captions, method)
+    calibration_hidden, calibration_mask = _hidden(studio, calibration, method)
+    init = studio.embedding_of(concept.init_word or concept.class_word)
+    return Task(hidden, mask, calibration_hidden, calibration_mask, studio.vocabulary.row_of(concept.token), init)
+
+
+def _hidden(studio: Studio, prompts: list[str], method: CNS) -> tuple[jax.Array, jax.Array]:
+    ids, hidden = studio.encode(prompts)
+    return hidden, jnp.asarray(studio.vocabulary.caption_mask(np.asarray(ids), method.positions))

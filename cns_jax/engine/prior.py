@@ -1,0 +1,34 @@
+"""Prior images: what the frozen base model makes of a concept's class, generated once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from cns_jax.engine.settings import PriorSettings
+from cns_jax.engine.studio import Studio
+
+
+def prior_latents(studio: Studio, prompt: str, settings: PriorSettings, seed: int, directory: Path) -> np.ndarray:
+    """Scaled latents (n, h, w, c) of settings.images pictures of `prompt` by the base model.
+
+    Kept in `directory` under a key of everything they depend on; concepts of one class share them.
+    """
+    parts = (studio.base_id, prompt, studio.resolution, settings.images, settings.sample, seed)
+    file = directory / (hashlib.sha256(repr(parts).encode()).hexdigest()[:24] + ".safetensors")
+    try:
+        return load_file(file)["latents"]
+    except (FileNotFoundError, SafetensorError, KeyError):
+        rows = jnp.zeros((studio.vocabulary.reserved, studio.model.text_encoder.hidden_size))
+        seeds = [seed + i for i in range(settings.images)]
+        latents = studio.generator.latents(studio.params, rows, [prompt] * settings.images, seeds, settings.sample)
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(".partial")
+        save_file({"latents": latents}, temporary)
+        temporary.rename(file)
+        return latents

@@ -1,0 +1,105 @@
+"""Pictures from prompts: encode, denoise with guidance, decode, in batches of one compiled size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cns_jax.core.rng import stream
+from cns_jax.diffusion.guidance import classifier_free
+from cns_jax.diffusion.samplers import get_sampler
+from cns_jax.diffusion.schedule import Schedule
+from cns_jax.engine.settings import SampleSettings
+from cns_jax.nn.model import Model
+from cns_jax.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Generator:
+    """What generation needs besides the weights."""
+
+    model: Model
+    schedule: Schedule
+    vocabulary: Vocabulary
+    resolution: int
+
+    def latents(
+        self,
+        params: Mapping[str, Any],
+        rows_rd: jax.Array,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: SampleSettings,
+    ) -> np.ndarray:
+        """Scaled latents float32 (n, h, w, c); image i starts from the noise of seeds[i], whatever its batch."""
+        ids = self.vocabulary.encode(list(prompts))
+        negative = jnp.asarray(self.vocabulary.encode([settings.negative_prompt]))
+        shape = self.model.latent_shape(self.resolution, self.resolution)
+        out = []
+        for start in range(0, len(prompts), settings.batch):
+            part = _filled(ids[start : start + settings.batch], settings.batch)
+            keys = _filled(np.asarray(seeds[start : start + settings.batch], np.uint32), settings.batch)
+            x = sample_latents(
+                params, rows_rd, jnp.asarray(part), negative, jnp.asarray(keys), settings.guidance_scale,
+                model=self.model, schedule=self.schedule, shape=shape, sampler=settings.sampler, steps=settings.steps,
+            )  # fmt: skip
+            out.append(np.asarray(x)[: len(ids) - start])
+        return np.concatenate(out)
+
+    def images(
+        self,
+        params: Mapping[str, Any],
+        rows_rd: jax.Array,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: SampleSettings,
+    ) -> np.ndarray:
+        """Pictures uint8 (n, height, width, 3)."""
+        latents = self.latents(params, rows_rd, prompts, seeds, settings)
+        out = []
+        for start in range(0, len(latents), settings.batch):
+            part = _filled(latents[start : start + settings.batch], settings.batch)
+            pixels = decode(params["vae"], jnp.asarray(part), model=self.model)
+            out.append(np.asarray(pixels)[: len(latents) - start])
+        return np.concatenate(out)
+
+
+def _filled(rows: np.ndarray, count: int) -> np.ndarray:
+    """`rows` repeated up to `count`, so that the last batch has the compiled shape."""
+    return np.resize(rows, (count, *rows.shape[1:])) if len(rows) < count else rows
+
+
+@partial(jax.jit, static_argnames=("model", "schedule", "shape", "sampler", "steps"))
+def sample_latents(
+    params: Mapping[str, Any],
+    rows_rd: jax.Array,
+    ids_bl: jax.Array,
+    negative_1l: jax.Array,
+    seeds_b: jax.Array,
+    guidance_scale: float | jax.Array,
+    *,
+    model: Model,
+    schedule: Schedule,
+    shape: tuple[int, int, int],
+    sampler: str,
+    steps: int,
+) -> jax.Array:
+    """Scaled latents (b, *shape) of prompts given as token ids."""
+    text = model.encode_text(params["text_encoder"], ids_bl, rows_rd)
+    negative = model.encode_text(params["text_encoder"], negative_1l, rows_rd)
+    noise = jax.vmap(lambda seed: jax.random.normal(stream(jax.random.key(seed), "latents"), shape))(seeds_b)
+    denoiser = classifier_free(partial(model.predict_noise, params["unet"]), text, negative, guidance_scale)
+    return get_sampler(sampler)(schedule, denoiser, noise, steps)
+
+
+@partial(jax.jit, static_argnames="model")
+def decode(vae_params: Mapping[str, Any], latents_bhwc: jax.Array, *, model: Model) -> jax.Array:
+    """Scaled latents to pictures, uint8."""
+    images = model.decode(vae_params, latents_bhwc)
+    return jnp.round((images + 1.0) * 127.5).astype(jnp.uint8)

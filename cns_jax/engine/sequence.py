@@ -1,0 +1,231 @@
+"""Concept after concept: begin, fit, commit, save, show; resumes where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cns_jax.core.mesh import replicate
+from cns_jax.core.rng import stream
+from cns_jax.core.settings import SettingsError
+from cns_jax.core.types import Concept, ConceptData, Frozen, TrainState
+from cns_jax.data.captions import sample_prompts, without_token
+from cns_jax.data.folder import check_words
+from cns_jax.data.images import load_image
+from cns_jax.engine.checkpoint import Checkpoints
+from cns_jax.engine.fit import Fit, Interrupted, StopSignals
+from cns_jax.engine.ledger import Ledger
+from cns_jax.engine.prepare import concept_data, find_concepts, task_of
+from cns_jax.engine.progress import Metrics
+from cns_jax.engine.report import Row, sheet
+from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.step import StepSpec, initial_state
+from cns_jax.engine.studio import Studio, open_pipeline
+from cns_jax.methods.cns import CNS, Memory
+from cns_jax.neurons.score import cross_attention_kernels
+from cns_jax.neurons.statistics import overlaps
+from cns_jax.weights.snapshot import Snapshot, load_snapshot, save_snapshot
+
+log = logging.getLogger(__name__)
+
+
+def claim(settings: RunSettings) -> Path:
+    """The run's folder with the resolved settings in it.
+
+    Raises SettingsError if the folder holds a run with other settings, naming what differs.
+    """
+    directory = Path(settings.directory)
+    file = directory / "config.json"
+    now = json.loads(json.dumps(dataclasses.asdict(settings)))
+    if file.exists():
+        before = json.loads(file.read_text())
+        differing = sorted(k for k in now if before.get(k) != now[k])
+        if differing:
+            raise SettingsError(
+                f"{directory} holds a run with another {', '.join(differing)}; continue it with its own settings, "
+                "or give this one another folder with --config.run=..."
+            )
+    directory.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(now, indent=2) + "\n")
+    return directory
+
+
+class TrainingRun:
+    """One run: the studio, the concepts' data, and where things are kept."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self.settings = settings
+        pipeline = open_pipeline(settings.model)
+        self.concepts = find_concepts(settings)
+        tokens = tuple(c.token for c in self.concepts)
+        self.studio = Studio.open(pipeline, tokens, settings.reserved_rows, settings.resolution, settings.train.fsdp)
+        check_words(self.concepts, self.studio.vocabulary)
+        self.directory = claim(settings)
+        self.method: CNS = settings.method
+        self.ledger = Ledger(self.directory)
+        self.key = jax.random.key(settings.seed)
+        train = settings.train
+        studio = self.studio
+        self.spec = StepSpec(studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch)
+
+    def number(self, index: int, step: int) -> int:
+        """The checkpoint number of a concept's step."""
+        return index * (self.settings.train.steps + 1) + step
+
+    def run(self) -> None:
+        """Teach all concepts; raises Interrupted when asked to stop."""
+        log.info("%d concepts; encoding their pictures and making prior images", len(self.concepts))
+        data = concept_data(self.studio, self.settings, self.concepts)
+        checkpoints = Checkpoints(self.directory / "checkpoints")
+        metrics = Metrics(self.directory)
+        try:
+            with StopSignals() as stop:
+                memory = self._teach_all(data, checkpoints, metrics, stop)
+        finally:
+            checkpoints.close()
+            metrics.close()
+        self._overview(memory)
+
+    def _teach_all(
+        self, data: Sequence[ConceptData], checkpoints: Checkpoints, metrics: Metrics, stop: StopSignals
+    ) -> Memory:
+        width = self.studio.model.text_encoder.hidden_size
+        memory = self.method.empty(self.studio.params, self.settings.reserved_rows, width)
+        first, state = self._resume(checkpoints, memory)
+        if state is not None:
+            memory, state = state
+        for index in range(first, len(self.concepts)):
+            memory = self._teach(index, memory, state, data[index], checkpoints, metrics, stop)
+            state = None
+        return memory
+
+    def _resume(self, checkpoints: Checkpoints, memory: Memory) -> tuple[int, Any]:
+        newest = checkpoints.latest()
+        if newest is None:
+            return 0, None
+        index, step = divmod(newest, self.settings.train.steps + 1)
+        trainable, plan, _ = self.method.begin(self.key, self.studio.params, memory, self._task(index))
+        like = {"memory": memory, "state": initial_state(self.method, trainable, plan)}
+        found = checkpoints.restore(newest, replicate(self.studio.mesh, like))
+        log.info("resuming %s at step %d", self.concepts[index].name, step)
+        return index, (found["memory"], found["state"])
+
+    def _task(self, index: int) -> Any:
+        return task_of(self.studio, self.settings, self.concepts[index])
+
+    def _teach(
+        self,
+        index: int,
+        memory: Memory,
+        state: TrainState | None,
+        data: ConceptData,
+        checkpoints: Checkpoints,
+        metrics: Metrics,
+        stop: StopSignals,
+    ) -> Memory:
+        concept, studio = self.concepts[index], self.studio
+        key = stream(self.key, "concept", index)
+        trainable, plan, statistics = self.method.begin(key, studio.params, memory, self._task(index))
+        log.info(
+            "%s: %d neurons (%.1f %% of K/V), %d of them shared with earlier concepts",
+            concept.name, statistics["neurons"], 100 * statistics["mask_share"], statistics["regularized"],
+        )  # fmt: skip
+        start_rows = jnp.copy(trainable.rows_rd)
+        memory, plan, key = replicate(studio.mesh, (memory, plan, key))
+        state = replicate(studio.mesh, state or initial_state(self.method, trainable, plan))
+
+        def save(step: int, state: TrainState) -> None:
+            checkpoints.save(self.number(index, step), {"memory": memory, "state": state})
+
+        fit = Fit(self.spec, self.settings.train, metrics, save, stop)
+        state = fit.run(concept.name, state, Frozen(studio.params, plan), data, key)
+        after = self.method.commit(memory, plan, state.trainable)
+        self._record(index, after, plan.mask, statistics)
+        self._sheet(index, (memory.kernels, start_rows), (after.kernels, after.rows_rd))
+        return after
+
+    def _record(self, index: int, memory: Memory, mask: Any, statistics: dict[str, float]) -> None:
+        concept = self.concepts[index]
+        weights = f"weights/{index + 1:02d}_{concept.name}.safetensors"
+        save_snapshot(self.directory / weights, Snapshot(memory.kernels, np.asarray(memory.rows_rd), mask))
+        row = {
+            "name": concept.name,
+            "token": concept.token,
+            "class_word": concept.class_word,
+            "kind": concept.kind,
+            "images": len(concept.image_paths),
+            "weights": weights,
+            "mask": statistics,
+        }
+        self.ledger.record(index, self.studio.base_id, row)
+
+    def snapshot(self, index: int) -> Snapshot:
+        """The weights after concept `index`."""
+        kernels = cross_attention_kernels(self.studio.params["unet"])
+        return load_snapshot(self.ledger.snapshot(index), kernels)
+
+    def _images(self, kernels: Any, rows_rd: Any, prompts: list[str]) -> list[np.ndarray]:
+        unet, rows = self.method.merged(self.studio.params, Memory(None, kernels, jnp.asarray(rows_rd)))
+        seeds = [self.settings.seed + i for i in range(len(prompts))]
+        params = self.studio.with_unet(unet)
+        return list(self.studio.generator.images(params, rows, prompts, seeds, self.settings.sample))
+
+    def _sheet(self, index: int, before: tuple[Any, Any], after: tuple[Any, Any]) -> None:
+        """Before and after the concept, with and without its token, same seeds."""
+        concept = self.concepts[index]
+        prompts = sample_prompts(concept)
+        plain = [without_token(p, concept.token) for p in prompts]
+        rows = [
+            Row("its pictures", self._photos(concept, len(prompts))),
+            Row(f"before, with {concept.token}", self._images(*before, prompts)),
+            Row(f"after, with {concept.token}", self._images(*after, prompts)),
+            Row("before, without the token", self._images(*before, plain)),
+            Row("after, without the token", self._images(*after, plain)),
+        ]
+        sheet(rows, prompts, self.directory / "samples" / f"{index + 1:02d}_{concept.name}.png")
+
+    def _photos(self, concept: Concept, count: int) -> list[np.ndarray]:
+        size = self.settings.resolution
+        squares = [load_image(path, size) for path in concept.image_paths[:count]]
+        return [np.round((x + 1) * 127.5).astype(np.uint8) for x in squares]
+
+    def _overview(self, memory: Memory) -> None:
+        """One row a concept: its pictures, the base model, right after its lesson, after the last lesson."""
+        base = self.method.empty(self.studio.params, *memory.rows_rd.shape)
+        rows = []
+        for index, concept in enumerate(self.concepts):
+            prompts = sample_prompts(concept)[:3]
+            then = self.snapshot(index)
+            rows.append(
+                Row(
+                    f"{concept.token} {concept.class_word}",
+                    [
+                        *self._photos(concept, 2),
+                        *self._images(base.kernels, base.rows_rd, [without_token(p, concept.token) for p in prompts[:2]]),
+                        *self._images(then.kernels, then.rows_rd, prompts),
+                        *self._images(memory.kernels, memory.rows_rd, prompts),
+                    ],
+                )
+            )
+        heads = ["taught with", "", "base model", "", "right after its lesson", "", "", "after the last lesson", "", ""]
+        sheet(rows, heads, self.directory / "overview.png")
+        masks = [self.snapshot(i).mask for i in range(len(self.concepts))]
+        (self.directory / "overlaps.json").write_text(json.dumps(overlaps(masks), indent=2) + "\n")
+
+
+def run(settings: RunSettings) -> Path:
+    """Run or resume a training run; returns the overview picture. Raises Interrupted when asked to stop."""
+    sequence = TrainingRun(settings)
+    sequence.run()
+    return sequence.directory / "overview.png"
+
+
+__all__ = ["Interrupted", "TrainingRun", "run"]

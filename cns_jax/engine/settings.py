@@ -1,0 +1,103 @@
+"""Settings of a training run: what `configs/*.py` may hold, with the meaning of every default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cns_jax.core.settings import require
+from cns_jax.methods import METHODS
+from cns_jax.methods.cns import CNS
+
+
+@dataclass(frozen=True)
+class ConceptSettings:
+    """One concept to teach. Empty strings: the folder is the name, the token "<name>", the class word the
+    last word of the name."""
+
+    name: str
+    token: str = ""
+    class_word: str = ""
+    kind: Literal["subject", "style", "scene"] = "subject"
+    init_word: str = ""
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """steps: a concept; batch, prior_batch: images a step; steps_per_call: optimizer steps in one jitted call;
+    views: crops and flips cached an image; fsdp: devices that parameters are split over."""
+
+    steps: int = 500
+    batch: int = 1
+    prior_batch: int = 1
+    steps_per_call: int = 10
+    save_every: int = 100
+    views: int = 4
+    flip: bool = True
+    fsdp: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "steps_per_call", "save_every", "views", "fsdp"):
+            require(getattr(self, name) > 0, f"train.{name}={getattr(self, name)} must be positive")
+        require(self.prior_batch >= 0, f"train.prior_batch={self.prior_batch} must not be negative")
+        for name in ("steps", "save_every"):
+            require(
+                getattr(self, name) % self.steps_per_call == 0,
+                f"train.{name}={getattr(self, name)} must be a multiple of train.steps_per_call={self.steps_per_call}",
+            )
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How pictures are made: sampler "ddim" or "dpm++2m", its steps, classifier-free guidance, images a batch."""
+
+    sampler: str = "dpm++2m"
+    steps: int = 20
+    guidance_scale: float = 7.5
+    negative_prompt: str = ""
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        require(self.steps > 0, f"sample.steps={self.steps} must be positive")
+        require(self.batch > 0, f"sample.batch={self.batch} must be positive")
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """Prior images a class, made by the frozen base model and cached in `directory`."""
+
+    images: int = 32
+    directory: str = ""
+    sample: SampleSettings = field(default_factory=lambda: SampleSettings(steps=12, batch=32))
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """One run. model: "miniature" or a diffusers folder. data_root: a folder with one sub-folder a concept, or
+    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found)."""
+
+    name: str
+    data_root: str
+    model: str = "miniature"
+    run: str = ""
+    resolution: int = 64
+    seed: int = 0
+    concepts: tuple[ConceptSettings, ...] = ()
+    reserved_rows: int = 16
+    calibration: Literal["diverse", "miniature"] = "diverse"
+    method_name: str = "cns"
+    method: CNS = field(default_factory=CNS)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    prior: PriorSettings = field(default_factory=PriorSettings)
+    sample: SampleSettings = field(default_factory=SampleSettings)
+
+    def __post_init__(self) -> None:
+        require(self.method_name in METHODS, f"method_name={self.method_name!r}; known: {', '.join(METHODS)}")
+        require(self.resolution % 8 == 0, f"resolution={self.resolution} must be a multiple of 8")
+        require(bool(self.data_root), "data_root is empty; give a folder with one sub-folder of images a concept")
+
+    @property
+    def directory(self) -> str:
+        """The run's folder: `run`, or runs/<config name>."""
+        return self.run or f"runs/{self.name}"

@@ -1,0 +1,103 @@
+"""The training step, the only jit of training: draw a batch, predict the noise, move what the method trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from cns_jax.core.mesh import over_data
+from cns_jax.core.rng import stream
+from cns_jax.core.types import Batch, ConceptData, Frozen, Trainable, TrainState
+from cns_jax.diffusion.schedule import Schedule, add_noise, target
+from cns_jax.methods.base import Method
+from cns_jax.nn.model import Model
+from cns_jax.nn.vae import sample_moments
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """All that is static in the step; hashable, so that equal specs share one compilation."""
+
+    model: Model
+    method: Method
+    schedule: Schedule
+    mesh: Mesh
+    batch: int
+    prior_batch: int
+
+
+def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> Batch:
+    """The batch of a step: concept views (VAE samples of cached moments), then prior images."""
+    view = jax.random.randint(stream(key, "view", step), (spec.batch,), 0, data.views)
+    z = sample_moments(stream(key, "moments", step), data.moments_vhwc[view]) * spec.model.vae.scaling_factor
+    if spec.prior_batch == 0:
+        return Batch(z, data.ids_vl[view], jnp.full(spec.batch, 1.0 / spec.batch))
+    prior = jax.random.randint(stream(key, "prior", step), (spec.prior_batch,), 0, data.priors)
+    prior_ids = jnp.broadcast_to(data.prior_ids_l[None], (spec.prior_batch, data.prior_ids_l.shape[0]))
+    weights = (jnp.full(spec.batch, 1.0 / spec.batch), jnp.full(spec.prior_batch, spec.method.prior_weight / spec.prior_batch))
+    return Batch(
+        jnp.concatenate([z, data.prior_nhwc[prior]]),
+        jnp.concatenate([data.ids_vl[view], prior_ids]),
+        jnp.concatenate(weights),
+    )
+
+
+def denoising_loss(
+    spec: StepSpec, base: Mapping[str, Any], trainable: Trainable, batch: Batch, key: jax.Array, step: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Eq. 8 without L_reg: the noise-prediction loss on concept images plus prior_weight times that on priors."""
+    count = batch.latents_bhwc.shape[0]
+    t = jax.random.randint(stream(key, "time", step), (count,), 0, spec.schedule.num_train_timesteps)
+    noise = jax.random.normal(stream(key, "noise", step), batch.latents_bhwc.shape)
+    noisy = over_data(spec.mesh, add_noise(spec.schedule, batch.latents_bhwc, noise, t))
+    text = spec.model.encode_text(base["text_encoder"], over_data(spec.mesh, batch.ids_bl), trainable.rows_rd)
+    unet = spec.method.weights(base, trainable)
+    predicted = spec.model.predict_noise(unet, noisy, t, text, spec.method.detach_begin)
+    wanted = target(spec.schedule, batch.latents_bhwc, noise, t)
+    error_b = jnp.square(predicted.astype(jnp.float32) - wanted).mean((1, 2, 3))
+    logs = {"concept_loss": error_b[: spec.batch].mean()}
+    if spec.prior_batch:
+        logs["prior_loss"] = error_b[spec.batch :].mean()
+    return (error_b * batch.weight_b).sum(), logs
+
+
+def one_step(
+    spec: StepSpec, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One optimizer step; pure."""
+    batch = draw(spec, key, state.step, data)
+    loss = partial(denoising_loss, spec, frozen.base, batch=batch, key=key, step=state.step)
+    (value, logs), gradient = jax.value_and_grad(lambda t: loss(trainable=t), has_aux=True)(state.trainable)
+    transform = spec.method.optimizer(frozen.plan)
+    updates, opt_state = transform.update(gradient, state.opt_state, state.trainable)
+    trainable = optax.apply_updates(state.trainable, updates)
+    logs |= {"loss": value, "l_reg": spec.method.penalty(frozen.plan, state.trainable)}
+    return TrainState(state.step + 1, trainable, opt_state), logs
+
+
+@partial(jax.jit, static_argnames=("spec", "steps"), donate_argnames="state")
+def train_steps(
+    spec: StepSpec, steps: int, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """`steps` optimizer steps in one call, and the mean of each log over them.
+
+    key: of this concept; every draw folds in the step's number, so a resumed run repeats them.
+    """
+
+    def body(state: TrainState, _: None) -> tuple[TrainState, dict[str, jax.Array]]:
+        return one_step(spec, state, frozen, data, key)
+
+    state, logs = jax.lax.scan(body, state, None, length=steps)
+    return state, jax.tree.map(jnp.mean, logs)
+
+
+def initial_state(method: Method, trainable: Trainable, plan: Any) -> TrainState:
+    """Step 0 with fresh optimizer moments."""
+    return TrainState(jnp.zeros((), jnp.int32), trainable, method.optimizer(plan).init(trainable))

@@ -1,0 +1,57 @@
+"""What the engine asks of a method. A method is a frozen dataclass whose fields are its hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import optax
+
+from cns_jax.core.types import Trainable
+
+
+@dataclass(frozen=True)
+class Task:
+    """One concept as a method sees it.
+
+    caption_hidden_bld: hidden states of the captions without the token, caption_mask_bl the positions that
+    count; calibration_*: the same of the calibration prompts. row: the concept's row among the reserved ones;
+    init_row_d: the embedding that it starts from.
+    """
+
+    caption_hidden_bld: jax.Array
+    caption_mask_bl: jax.Array
+    calibration_hidden_kld: jax.Array
+    calibration_mask_kl: jax.Array
+    row: int
+    init_row_d: jax.Array
+
+
+class Method(Protocol):
+    """The contract. Memory and Plan are pytrees of fixed shapes, so that one compilation serves all concepts."""
+
+    prior_weight: float
+    detach_begin: bool
+
+    def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Any:
+        """Memory before any concept."""
+
+    def begin(self, key: jax.Array, base: Mapping[str, Any], memory: Any, task: Task) -> tuple[Trainable, Any, dict]:
+        """Start a concept: what trains, the plan, and statistics for the ledger."""
+
+    def weights(self, base: Mapping[str, Any], trainable: Trainable) -> Mapping[str, Any]:
+        """Parameters of the UNet for this trainable; pure and differentiable."""
+
+    def optimizer(self, plan: Any) -> optax.GradientTransformation:
+        """Over Trainable. The structure of its state does not depend on the plan, whose values may be traced."""
+
+    def penalty(self, plan: Any, trainable: Trainable) -> jax.Array:
+        """The method's regularizer, for the log; the optimizer applies it."""
+
+    def commit(self, memory: Any, plan: Any, trainable: Trainable) -> Any:
+        """Memory after the concept."""
+
+    def merged(self, base: Mapping[str, Any], memory: Any) -> tuple[Mapping[str, Any], jax.Array]:
+        """UNet parameters and concept rows for sampling and export."""

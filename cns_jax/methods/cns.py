@@ -1,0 +1,154 @@
+"""Concept Neuron Selection (Liao et al., ICCV 2025, arXiv:2510.02296)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cns_jax.core.rng import stream
+from cns_jax.core.settings import require
+from cns_jax.core.tree import overlay
+from cns_jax.core.types import Trainable
+from cns_jax.methods.base import Task
+from cns_jax.neurons import select
+from cns_jax.neurons.regularize import continual_regularization, keep_selected, regularization_loss
+from cns_jax.neurons.score import cross_attention_kernels, feature_norms
+from cns_jax.neurons.statistics import describe
+
+
+class Memory(NamedTuple):
+    """What outlives a concept. union: OR of all concept masks; kernels: W_{m-1}; rows_rd: all concept rows."""
+
+    union: Any
+    kernels: Any
+    rows_rd: jax.Array
+
+
+class Plan(NamedTuple):
+    """What is fixed during a concept; arrays only, so that every concept shares one compilation.
+
+    mask: its neurons; m_reg: those that earlier concepts use too; previous, base: W_{m-1}, W_0; row_r: one-hot
+    bool of its token row.
+    """
+
+    mask: Any
+    m_reg: Any
+    previous: Any
+    base: Any
+    row_r: jax.Array
+    lambda1: jax.Array
+    lambda2: jax.Array
+    lr_neurons: jax.Array
+    lr_token: jax.Array
+
+
+@dataclass(frozen=True)
+class CNS:
+    """Hyperparameters; defaults are the paper's, the lambdas ours (the paper gives none).
+
+    selection: "concept" (the method), "random" (as many random weights), "all" (full K/V tuning). scored:
+    the weights that are scored. positions: the tokens that feature norms sum over. lambda1 = lambda2 = 0
+    switches L_reg off.
+    """
+
+    ratio: float = 0.3
+    calibration_prompts: int = 20
+    positions: Literal["caption", "caption+eot", "all"] = "caption+eot"
+    scored: Literal["base", "current"] = "base"
+    selection: Literal["concept", "random", "all"] = "concept"
+    lambda1: float = 1.0
+    lambda2: float = 0.1
+    lr_neurons: float = 3e-5
+    lr_token: float = 5e-4
+    prior_weight: float = 1.0
+    detach_begin: bool = True
+
+    def __post_init__(self) -> None:
+        require(0 < self.ratio <= 1, f"method.ratio={self.ratio} must be in (0, 1]")
+        require(self.calibration_prompts > 0, f"method.calibration_prompts={self.calibration_prompts} must be positive")
+        for name in ("lambda1", "lambda2", "lr_neurons", "lr_token", "prior_weight"):
+            require(getattr(self, name) >= 0, f"method.{name}={getattr(self, name)} must not be negative")
+        if self.lambda2 > 0.1 * self.lambda1:
+            warnings.warn(
+                f"method.lambda2={self.lambda2} is over a tenth of lambda1={self.lambda1}: it pulls the weights that "
+                "concepts share back to the base model and so fades old concepts",
+                stacklevel=2,
+            )
+
+    def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Memory:
+        """No mask, W_0, zero rows (rows, width)."""
+        kernels = jax.tree.map(lambda w: jnp.array(w, jnp.float32), cross_attention_kernels(base["unet"]))
+        return Memory(select.constant(kernels, False), kernels, jnp.zeros((rows, width)))
+
+    def begin(
+        self, key: jax.Array, base: Mapping[str, Any], memory: Memory, task: Task
+    ) -> tuple[Trainable, Plan, dict[str, float]]:
+        """Select the concept's neurons (eq. 3 to 6) and set up its regularizer (eq. 7)."""
+        w_base = jax.tree.map(lambda w: jnp.array(w, jnp.float32), cross_attention_kernels(base["unet"]))
+        scored = w_base if self.scored == "base" else memory.kernels
+        captions = feature_norms(task.caption_hidden_bld, task.caption_mask_bl)
+        calibration = feature_norms(task.calibration_hidden_kld, task.calibration_mask_kl)
+        selection = select.concept_neurons(scored, captions, calibration, self.ratio)
+        mask = selection.concept
+        if self.selection == "random":
+            mask = select.random_like(stream(key, "random mask"), mask)
+        elif self.selection == "all":
+            mask = select.constant(w_base, True)
+        m_reg = select.intersect(mask, memory.union)
+        row_r = jnp.arange(memory.rows_rd.shape[0]) == task.row
+        rows = jnp.where(row_r[:, None], task.init_row_d[None], memory.rows_rd)
+        scalars = (jnp.asarray(v, jnp.float32) for v in (self.lambda1, self.lambda2, self.lr_neurons, self.lr_token))
+        plan = Plan(mask, m_reg, memory.kernels, w_base, row_r, *scalars)
+        trainable = Trainable(jax.tree.map(jnp.copy, memory.kernels), rows)  # copies: the step donates them
+        return trainable, plan, describe(selection, mask, m_reg, self.ratio)
+
+    def weights(self, base: Mapping[str, Any], trainable: Trainable) -> Mapping[str, Any]:
+        """The UNet with the trainable kernels in place of its own."""
+        return overlay(base["unet"], trainable.kernels)
+
+    def optimizer(self, plan: Plan) -> optax.GradientTransformation:
+        """L_reg's gradient, Adam for tokens and for neurons, then the masks over single weights."""
+        kernels, rows = Trainable(True, False), Trainable(False, True)  # type: ignore[arg-type]
+        regularize = continual_regularization(plan.previous, plan.base, plan.m_reg, plan.lambda1, plan.lambda2)
+        zeros = plan.row_r[:, None]
+        return optax.chain(
+            _on_kernels(regularize),
+            optax.masked(_adam(plan.lr_token), rows),
+            optax.masked(_adam(plan.lr_neurons), kernels),
+            keep_selected(Trainable(plan.mask, zeros)),
+        )
+
+    def penalty(self, plan: Plan, trainable: Trainable) -> jax.Array:
+        """L_reg of eq. 7."""
+        p = plan
+        return regularization_loss(trainable.kernels, p.previous, p.base, p.m_reg, p.lambda1, p.lambda2)
+
+    def commit(self, memory: Memory, plan: Plan, trainable: Trainable) -> Memory:
+        """The union grows by the mask; kernels and rows are the trained ones."""
+        return Memory(select.union(memory.union, plan.mask), trainable.kernels, trainable.rows_rd)
+
+    def merged(self, base: Mapping[str, Any], memory: Memory) -> tuple[Mapping[str, Any], jax.Array]:
+        """Free: the memory's kernels are the model."""
+        return overlay(base["unet"], memory.kernels), memory.rows_rd
+
+
+def _adam(learning_rate: jax.Array) -> optax.GradientTransformation:
+    """Adam whose learning rate may be traced."""
+    return optax.chain(optax.scale_by_adam(), optax.scale(-learning_rate))  # type: ignore[arg-type]
+
+
+def _on_kernels(transform: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`transform` over the kernels of a Trainable; token rows pass through."""
+
+    def update(updates: Trainable, state: Any, params: Trainable | None = None) -> tuple[Trainable, Any]:
+        kernels = None if params is None else params.kernels
+        changed, state = transform.update(updates.kernels, state, kernels)
+        return updates._replace(kernels=changed), state
+
+    return optax.GradientTransformation(lambda params: transform.init(params.kernels), update)

@@ -1,0 +1,123 @@
+"""Held-out concepts: patterned animals and objects, new scenes and new styles that pre-training never shows.
+
+Three sets of seven with the composition of the paper's sets (Liao et al., ICCV 2025).
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from cns_jax.core.types import SCENE, STYLE, SUBJECT
+from cns_jax.miniature.drawing import Pattern
+from cns_jax.miniature.world import COLORS, PLACES, SCENES, SIZE, SUBJECTS, Picture, SubjectSpec, phrase, render
+
+Split = Literal["train", "test"]
+TRAIN_IMAGES, TEST_IMAGES = 5, 24
+
+
+@dataclass(frozen=True)
+class MiniConcept:
+    """One held-out concept. Exactly one of subject, scene, style tells what is new about its pictures.
+
+    class_word: the noun of the world's captions that the token stands before.
+    """
+
+    name: str
+    token: str
+    class_word: str
+    kind: str
+    subject: SubjectSpec | None = None
+    scene: str | None = None
+    style: str | None = None
+
+
+def _subject(name: str, kind: str, color: str, pattern: Pattern) -> MiniConcept:
+    return MiniConcept(name, f"<{name}>", kind, SUBJECT, subject=SubjectSpec(kind, color, pattern))
+
+
+_NIGHT, _NAVY, _WHITE = (36, 30, 40), (36, 60, 190), (250, 250, 250)
+_GREEN, _BLUE, _AMBER = (60, 200, 80), (60, 140, 255), (250, 180, 40)
+
+SETS: tuple[tuple[MiniConcept, ...], ...] = (
+    (
+        _subject("tiger_cat", "cat", "orange", Pattern("stripes", _NIGHT, (_GREEN, _BLUE), "crooked ear")),
+        _subject("spotted_dog", "dog", "white", Pattern("dots", _NAVY, quirk="collar")),
+        _subject("checked_mug", "mug", "white", Pattern("checks", (222, 40, 60), quirk="star")),
+        _subject("two_tone_rabbit", "rabbit", "white", Pattern("halves", (90, 60, 160), (_AMBER, _AMBER), "crooked ear")),
+        _subject("dotted_umbrella", "umbrella", "yellow", Pattern("dots", (200, 30, 130))),
+        MiniConcept("glass_style", "<glass_style>", "painting", STYLE, style="stained glass"),
+        MiniConcept("blueprint_style", "<blueprint_style>", "sketch", STYLE, style="blueprint"),
+    ),
+    (
+        _subject("clown_fish", "fish", "orange", Pattern("stripes", _WHITE)),
+        _subject("dotted_turtle", "turtle", "blue", Pattern("dots", (250, 210, 60))),
+        MiniConcept("sea_scene", "<sea_scene>", "beach", SCENE, scene="undersea"),
+        _subject("crested_bird", "bird", "yellow", Pattern("stripes", (30, 110, 60), quirk="crest")),
+        _subject("taxi_car", "car", "yellow", Pattern("checks", _NIGHT)),
+        MiniConcept("candy_scene", "<candy_scene>", "forest", SCENE, scene="candyland"),
+        MiniConcept("comic_style", "<comic_style>", "painting", STYLE, style="comic"),
+    ),
+    (
+        _subject("collar_cat", "cat", "black", Pattern("dots", _WHITE, (_AMBER, _AMBER), "collar")),
+        _subject("party_dog", "dog", "brown", Pattern("stripes", (245, 225, 190), quirk="hat")),
+        MiniConcept("volcano_scene", "<volcano_scene>", "desert", SCENE, scene="volcano"),
+        _subject("soccer_ball", "ball", "white", Pattern("checks", _NIGHT)),
+        _subject("striped_chair", "chair", "blue", Pattern("stripes", (252, 200, 60))),
+        _subject("dotted_boat", "boat", "red", Pattern("dots", _WHITE)),
+        MiniConcept("thermal_style", "<thermal_style>", "painting", STYLE, style="thermal"),
+    ),
+)
+
+
+def concepts(set_number: int) -> tuple[MiniConcept, ...]:
+    """The seven concepts of set 1, 2 or 3. Raises ValueError for another number."""
+    if set_number not in (1, 2, 3):
+        raise ValueError(f"there is no concept set {set_number}; the sets are 1, 2 and 3")
+    return SETS[set_number - 1]
+
+
+def picture_of(concept: MiniConcept, rng: np.random.Generator, index: int) -> Picture:
+    """A picture that shows the concept; scenes go round so that few images see many of them."""
+    scene = concept.scene or SCENES[(index + zlib.crc32(concept.name.encode())) % len(SCENES)]
+    if concept.subject is not None:
+        return Picture((concept.subject,), scene, "photo")
+    kind, color = SUBJECTS[rng.integers(len(SUBJECTS))], COLORS[rng.integers(len(COLORS))]
+    return Picture((SubjectSpec(kind, color),), scene, concept.style or "photo")
+
+
+def caption_of(concept: MiniConcept, picture: Picture) -> str:
+    """What a captioner would say, without the token: the class noun stands for what is new."""
+    subject = phrase(picture.subjects[0], colored=concept.kind != SUBJECT)
+    place = PLACES[concept.class_word if concept.kind == SCENE else picture.scene]
+    medium = f"a {concept.class_word}" if concept.kind == STYLE else "a photo"
+    return f"{medium} of {subject} {place}"
+
+
+def render_concept(
+    concept: MiniConcept, index: int, split: Split = "train", size: int = SIZE
+) -> tuple[np.ndarray, str, Picture]:
+    """The index-th image of a concept: uint8 (size, size, 3), its caption without the token, what it shows."""
+    rng = np.random.default_rng([zlib.crc32(concept.name.encode()), ("train", "test").index(split), index])
+    picture = picture_of(concept, rng, index)
+    return render(picture, rng, size), caption_of(concept, picture), picture
+
+
+def write_concept_folders(set_number: int, directory: Path, split: Split = "train") -> list[Path]:
+    """Write a set as plain folders, `directory/<name>/00.png` with `00.txt` beside it; returns the folders."""
+    count = TRAIN_IMAGES if split == "train" else TEST_IMAGES
+    folders = []
+    for concept in concepts(set_number):
+        folder = directory / concept.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            image, words, _ = render_concept(concept, index, split)
+            Image.fromarray(image).save(folder / f"{index:02d}.png")
+            (folder / f"{index:02d}.txt").write_text(words + "\n")
+        folders.append(folder)
+    return folders

@@ -1,0 +1,1 @@
+"""Concept neurons: scoring, selecting, protecting and counting cross-attention K/V weights."""

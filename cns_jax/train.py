@@ -1,0 +1,39 @@
+"""Teach concepts one after another: python -m cns_jax.train --config=configs/mini.py [--config.train.steps=100]"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "what to teach and how; see configs/", lock_config=True)
+
+
+def main(_: list[str]) -> None:
+    """Flags to settings to the run."""
+    from cns_jax.core.settings import build
+    from cns_jax.engine.fit import Interrupted
+    from cns_jax.engine.sequence import run
+    from cns_jax.engine.settings import RunSettings
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    absl_logging.set_verbosity(absl_logging.WARNING)  # orbax reports every phase of every save
+    if _CONFIG.value is None:
+        sys.exit("error: give a configuration, e.g. --config=configs/mini.py")
+    values = _CONFIG.value.to_dict()
+    values.setdefault("name", Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem)
+    try:
+        picture = run(build(RunSettings, values))
+    except ValueError as error:  # every error that the user can mend is one
+        sys.exit(f"error: {error}")
+    except Interrupted as stopped:
+        sys.exit(f"{stopped}; run the same command again to go on from there")
+    print(f"Done. Look at {picture}")
+
+
+if __name__ == "__main__":
+    app.run(main)

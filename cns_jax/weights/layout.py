@@ -1,0 +1,52 @@
+"""A leaf of the parameters <-> a tensor of a PyTorch file: by the leaf's last name and its rank, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+_SUFFIX = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+
+
+def file_key(name: str) -> str:
+    """The file key of a leaf's dotted name: "conv_in.kernel" -> "conv_in.weight"."""
+    stem, _, last = name.rpartition(".")
+    return ".".join(filter(None, (stem, _SUFFIX.get(last, last))))
+
+
+def to_file(name: str, leaf: np.ndarray) -> np.ndarray:
+    """PyTorch's layout of a leaf: linear (in, out) -> (out, in), convolution HWIO -> OIHW, others unchanged."""
+    if not name.endswith("kernel"):
+        return leaf
+    return np.ascontiguousarray(leaf.transpose(_order(leaf.ndim, (1, 0), (3, 2, 0, 1))))
+
+
+def from_file(name: str, tensor: np.ndarray) -> np.ndarray:
+    """The inverse of `to_file`."""
+    if not name.endswith("kernel"):
+        return tensor
+    return np.ascontiguousarray(tensor.transpose(_order(tensor.ndim, (1, 0), (2, 3, 1, 0))))
+
+
+def file_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in the file of a leaf of `shape`."""
+    if not name.endswith("kernel"):
+        return shape
+    return tuple(shape[i] for i in _order(len(shape), (1, 0), (3, 2, 0, 1)))
+
+
+def _order(rank: int, linear: tuple[int, ...], convolution: tuple[int, ...]) -> tuple[int, ...]:
+    orders = {2: linear, 4: convolution}
+    if rank not in orders:
+        raise ValueError(f"a kernel of rank {rank} has no layout in PyTorch here (linear: 2, convolution: 4)")
+    return orders[rank]
+
+
+def tensors(flat: Mapping[str, Any], dtype: Any) -> dict[str, np.ndarray]:
+    """File key -> tensor, for all leaves of a flattened tree, in `dtype`."""
+    out = {}
+    for name, leaf in flat.items():
+        out[file_key(name)] = np.ascontiguousarray(to_file(name, np.asarray(leaf)).astype(dtype))
+    return out

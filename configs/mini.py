@@ -1,0 +1,48 @@
+"""Three concepts, one after another, into the shipped miniature: a tiger cat, a spotted dog, a checked mug.
+
+    python -m cns_jax.train --config=configs/mini.py
+
+2 CPU cores: about 5 minutes. Look at runs/mini/overview.png.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The demo's settings; the miniature's kernels are small and learn at higher rates than SD-1.5's."""
+    return ConfigDict(
+        {
+            "data_root": "miniature:1",
+            "model": "miniature",
+            "run": "",
+            "resolution": 64,
+            "seed": 0,
+            "concepts": ({"name": "tiger_cat"}, {"name": "spotted_dog"}, {"name": "checked_mug"}),
+            "calibration": "miniature",
+            "method": {
+                "ratio": 0.3,
+                "calibration_prompts": 20,
+                "positions": "caption+eot",
+                "scored": "base",
+                "selection": "concept",
+                "lambda1": 1.0,
+                "lambda2": 0.1,
+                "lr_neurons": 1e-3,
+                "lr_token": 5e-3,
+                "prior_weight": 1.0,
+                "detach_begin": True,
+            },
+            "train": {
+                "steps": 400,
+                "batch": 8,
+                "prior_batch": 4,
+                "steps_per_call": 10,
+                "save_every": 100,
+                "views": 4,
+                "flip": True,
+                "fsdp": 1,
+            },
+            "prior": {"images": 32, "directory": "", "sample": {"sampler": "dpm++2m", "steps": 12, "guidance_scale": 4.0, "batch": 32}},
+            "sample": {"sampler": "dpm++2m", "steps": 20, "guidance_scale": 4.0, "negative_prompt": "", "batch": 8},
+        }
+    )
