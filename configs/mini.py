@@ -42,7 +42,11 @@ def get_config() -> ConfigDict:
                 "flip": True,
                 "fsdp": 1,
             },
-            "prior": {"images": 32, "directory": "", "sample": {"sampler": "dpm++2m", "steps": 12, "guidance_scale": 4.0, "batch": 32}},
+            "prior": {
+                "images": 32,
+                "directory": "",
+                "sample": {"sampler": "dpm++2m", "steps": 12, "guidance_scale": 4.0, "batch": 32},
+            },
             "sample": {"sampler": "dpm++2m", "steps": 20, "guidance_scale": 4.0, "negative_prompt": "", "batch": 8},
         }
     )

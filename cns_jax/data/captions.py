@@ -59,7 +59,12 @@ def sample_prompts(concept: Concept) -> list[str]:
     """Four prompts with the token, for the sample sheet: as taught, and in new company."""
     thing = f"a {concept.token} {concept.class_word}"
     if concept.kind == STYLE:
-        subjects = ("a red car on the beach", "a blue cat in the forest", "a yellow boat in the snow", "a green bird in the city")
+        subjects = (
+            "a red car on the beach",
+            "a blue cat in the forest",
+            "a yellow boat in the snow",
+            "a green bird in the city",
+        )
         return [f"{thing} of {subject}" for subject in subjects]
     if concept.kind == SCENE:
         place = f"in the {concept.token} {concept.class_word}"

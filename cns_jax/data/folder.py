@@ -56,7 +56,7 @@ def read_concepts(root: Path, specs: Sequence[ConceptSpec]) -> tuple[Concept, ..
     for concept in concepts:
         if concept.token in owners:
             problems.append(
-                f"concepts {owners[concept.token]!r} and {concept.name!r} have one token {concept.token}; give each its own"
+                f"{owners[concept.token]!r} and {concept.name!r} share the token {concept.token}; give each its own"
             )
         owners[concept.token] = concept.name
     if problems:
@@ -79,7 +79,11 @@ def _concept(root: Path, spec: ConceptSpec, problems: list[str]) -> Concept:
 
 def _pictures(folder: Path, problems: list[str]) -> tuple[Path, ...]:
     if not folder.is_dir():
-        near = ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir())[:8]) if folder.parent.is_dir() else ""
+        near = (
+            ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir())[:8])
+            if folder.parent.is_dir()
+            else ""
+        )
         problems.append(f"{folder} does not exist; " + (f"{folder.parent} has: {near}" if near else "check data_root"))
         return ()
     paths = tuple(sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")))
@@ -133,8 +137,8 @@ def check_words(concepts: Sequence[Concept], vocabulary: Vocabulary) -> None:
         pieces = vocabulary.tokenizer.pieces(concept.class_word)
         if len(pieces) > _MAX_PIECES:
             problems.append(
-                f"{concept.name}: the model does not know the class word {concept.class_word!r} (the tokenizer breaks it "
-                f"into {' '.join(pieces)}); set class_word to a word it knows, e.g. a broader noun"
+                f"{concept.name}: the model does not know the class word {concept.class_word!r} (the tokenizer "
+                f"breaks it into {' '.join(pieces)}); set class_word to a word it knows, e.g. a broader noun"
             )
         elif concept.init_word is not None and not vocabulary.is_single_token(concept.init_word):
             problems.append(f"{concept.name}: init_word {concept.init_word!r} is not one token; choose a simple word")

@@ -27,7 +27,9 @@ def views(path: Path, size: int, count: int, seed: int, flip: bool = True) -> np
     image = open_image(path)
     square = ImageOps.fit(image, (min(image.size),) * 2)
     entropy = int(content_hash(path), 16)
-    return np.stack([_view(image, square, size, np.random.default_rng([entropy, seed, i]), i, flip) for i in range(count)])
+    return np.stack(
+        [_view(image, square, size, np.random.default_rng([entropy, seed, i]), i, flip) for i in range(count)]
+    )
 
 
 def _view(

@@ -31,9 +31,9 @@ Denoiser = Callable[[jax.Array, jax.Array], jax.Array]
 class Sampler(Protocol):
     """What every entry of SAMPLERS accepts; `noise_bhwc` is standard normal, the sampler scales it itself."""
 
-    def __call__(
-        self, schedule: Schedule, denoiser: Denoiser, noise_bhwc: jax.Array, num_steps: int
-    ) -> jax.Array: ...
+    def __call__(self, schedule: Schedule, denoiser: Denoiser, noise_bhwc: jax.Array, num_steps: int) -> jax.Array:
+        """Latents x_0."""
+        ...
 
 
 def ddim(
@@ -78,9 +78,7 @@ def ddim(
     return jax.lax.scan(step, noise_bhwc.astype(jnp.float32), _on_device(steps))[0]
 
 
-def dpm_solver_pp_2m(
-    schedule: Schedule, denoiser: Denoiser, noise_bhwc: jax.Array, num_steps: int
-) -> jax.Array:
+def dpm_solver_pp_2m(schedule: Schedule, denoiser: Denoiser, noise_bhwc: jax.Array, num_steps: int) -> jax.Array:
     """DPM-Solver++(2M), alg. 2 of Lu et al. 2022 (arXiv:2211.01095); latents x_0, float32 (b, h, w, c).
 
     noise_bhwc: standard normal. num_steps is static. As diffusers' DPMSolverMultistepScheduler at its
@@ -92,9 +90,7 @@ def dpm_solver_pp_2m(
     steps = {"time": times_s, "signal": np.sqrt(alpha_s[:-1]), "sigma": np.sqrt(1 - alpha_s[:-1])}
     steps |= _second_order_weights(np.sqrt(alpha_s), np.sqrt(1 - alpha_s))
 
-    def step(
-        carry: tuple[jax.Array, jax.Array], s: dict[str, jax.Array]
-    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def step(carry: tuple[jax.Array, jax.Array], s: dict[str, jax.Array]) -> tuple[tuple[jax.Array, jax.Array], None]:
         x, x0_before = carry
         output = denoiser(x, s["time"]).astype(jnp.float32)
         x0, _ = denoised_and_noise(schedule, x, output, s["signal"], s["sigma"])

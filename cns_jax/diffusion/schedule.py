@@ -121,9 +121,7 @@ def signal_and_noise(schedule: Schedule, timesteps: jax.Array) -> tuple[jax.Arra
     return jnp.sqrt(alpha), jnp.sqrt(1 - alpha)
 
 
-def add_noise(
-    schedule: Schedule, latents_bhwc: jax.Array, noise_bhwc: jax.Array, timesteps_b: jax.Array
-) -> jax.Array:
+def add_noise(schedule: Schedule, latents_bhwc: jax.Array, noise_bhwc: jax.Array, timesteps_b: jax.Array) -> jax.Array:
     """Forward process q(x_t | x_0), eq. 4 of Ho et al. 2020.
 
     latents_bhwc: already multiplied by the VAE's scaling factor. noise_bhwc: standard normal, same shape and
@@ -133,9 +131,7 @@ def add_noise(
     return signal_b111 * latents_bhwc + sigma_b111 * noise_bhwc
 
 
-def target(
-    schedule: Schedule, latents_bhwc: jax.Array, noise_bhwc: jax.Array, timesteps_b: jax.Array
-) -> jax.Array:
+def target(schedule: Schedule, latents_bhwc: jax.Array, noise_bhwc: jax.Array, timesteps_b: jax.Array) -> jax.Array:
     """What the model is trained to output: the noise (epsilon), or v = signal * noise - sigma * latents."""
     if schedule.prediction_type == "epsilon":
         return noise_bhwc

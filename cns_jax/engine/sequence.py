@@ -209,7 +209,9 @@ class TrainingRun:
                     f"{concept.token} {concept.class_word}",
                     [
                         *self._photos(concept, 2),
-                        *self._images(base.kernels, base.rows_rd, [without_token(p, concept.token) for p in prompts[:2]]),
+                        *self._images(
+                            base.kernels, base.rows_rd, [without_token(p, concept.token) for p in prompts[:2]]
+                        ),
                         *self._images(then.kernels, then.rows_rd, prompts),
                         *self._images(memory.kernels, memory.rows_rd, prompts),
                     ],

@@ -41,7 +41,10 @@ def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> 
         return Batch(z, data.ids_vl[view], jnp.full(spec.batch, 1.0 / spec.batch))
     prior = jax.random.randint(stream(key, "prior", step), (spec.prior_batch,), 0, data.priors)
     prior_ids = jnp.broadcast_to(data.prior_ids_l[None], (spec.prior_batch, data.prior_ids_l.shape[0]))
-    weights = (jnp.full(spec.batch, 1.0 / spec.batch), jnp.full(spec.prior_batch, spec.method.prior_weight / spec.prior_batch))
+    weights = (
+        jnp.full(spec.batch, 1.0 / spec.batch),
+        jnp.full(spec.prior_batch, spec.method.prior_weight / spec.prior_batch),
+    )
     return Batch(
         jnp.concatenate([z, data.prior_nhwc[prior]]),
         jnp.concatenate([data.ids_vl[view], prior_ids]),

@@ -59,7 +59,9 @@ class Studio:
         """Place a pipeline's parameters on all devices and reserve rows for `tokens`."""
         mesh = make_mesh(fsdp)
         vocabulary = Vocabulary(load_tokenizer(pipeline.tokenizer), tokens, reserved)
-        return cls(pipeline.model, place_parameters(mesh, pipeline.params), pipeline.schedule, vocabulary, mesh, resolution)
+        return cls(
+            pipeline.model, place_parameters(mesh, pipeline.params), pipeline.schedule, vocabulary, mesh, resolution
+        )
 
     @cached_property
     def base_id(self) -> str:

@@ -62,7 +62,9 @@ def cross_entropy(logits: jax.Array, index: jax.Array) -> jax.Array:
 def judge_loss(verdict: Verdict, labels: Labels) -> jax.Array:
     """Sum of the heads' cross-entropies; colour counts for the subjects that are present."""
     present = labels.color >= 0
-    presence = jnp.maximum(verdict.subject, 0) - verdict.subject * present + jnp.log1p(jnp.exp(-jnp.abs(verdict.subject)))
+    presence = (
+        jnp.maximum(verdict.subject, 0) - verdict.subject * present + jnp.log1p(jnp.exp(-jnp.abs(verdict.subject)))
+    )
     color = cross_entropy(verdict.color, jnp.maximum(labels.color, 0))
     color = jnp.where(present, color, 0.0).sum() / jnp.maximum(present.sum(), 1)
     scene, style = cross_entropy(verdict.scene, labels.scene), cross_entropy(verdict.style, labels.style)

@@ -32,8 +32,13 @@ class Task:
 class Method(Protocol):
     """The contract. Memory and Plan are pytrees of fixed shapes, so that one compilation serves all concepts."""
 
-    prior_weight: float
-    detach_begin: bool
+    @property
+    def prior_weight(self) -> float:
+        """Weight of the prior images' loss beside the concept images' (lambda of eq. 8)."""
+
+    @property
+    def detach_begin(self) -> bool:
+        """No gradient through the key and value of the begin token."""
 
     def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Any:
         """Memory before any concept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ class CNS:
 
     selection: "concept" (the method), "random" (as many random weights), "all" (full K/V tuning). scored:
     the weights that are scored. positions: the tokens that feature norms sum over. lambda1 = lambda2 = 0
-    switches L_reg off.
+    switches L_reg off. Raises SettingsError, naming the field, for a value out of range.
     """
 
     ratio: float = 0.3
@@ -70,10 +70,16 @@ class CNS:
     detach_begin: bool = True
 
     def __post_init__(self) -> None:
-        require(0 < self.ratio <= 1, f"method.ratio={self.ratio} must be in (0, 1]")
+        for name, hint in get_type_hints(type(self)).items():
+            value, known = getattr(self, name), get_args(hint)
+            if get_origin(hint) is Literal:
+                require(value in known, f"method.{name}={value!r} must be one of {', '.join(map(repr, known))}")
+        # at 1 the general mask would hold every weight, and a concept none
+        require(0 < self.ratio < 1, f"method.ratio={self.ratio} must be above 0 and below 1")
         require(self.calibration_prompts > 0, f"method.calibration_prompts={self.calibration_prompts} must be positive")
         for name in ("lambda1", "lambda2", "lr_neurons", "lr_token", "prior_weight"):
-            require(getattr(self, name) >= 0, f"method.{name}={getattr(self, name)} must not be negative")
+            value = getattr(self, name)
+            require(0 <= value < float("inf"), f"method.{name}={value} must be finite and not negative")
         if self.lambda2 > 0.1 * self.lambda1:
             warnings.warn(
                 f"method.lambda2={self.lambda2} is over a tenth of lambda1={self.lambda1}: it pulls the weights that "
@@ -89,24 +95,41 @@ class CNS:
     def begin(
         self, key: jax.Array, base: Mapping[str, Any], memory: Memory, task: Task
     ) -> tuple[Trainable, Plan, dict[str, float]]:
-        """Select the concept's neurons (eq. 3 to 6) and set up its regularizer (eq. 7)."""
+        """Select the concept's neurons (eq. 3 to 6) and set up its regularizer (eq. 7).
+
+        The kernels of the Trainable are copies, since the step donates it. Raises ValueError if the task's row
+        is not a reserved one, or if there is nothing to select with.
+        """
+        reserved = memory.rows_rd.shape[0]
+        if not 0 <= task.row < reserved:
+            raise ValueError(f"token row {task.row} does not exist: {reserved} are reserved; raise reserved_rows")
         w_base = jax.tree.map(lambda w: jnp.array(w, jnp.float32), cross_attention_kernels(base["unet"]))
         scored = w_base if self.scored == "base" else memory.kernels
         captions = feature_norms(task.caption_hidden_bld, task.caption_mask_bl)
         calibration = feature_norms(task.calibration_hidden_kld, task.calibration_mask_kl)
         selection = select.concept_neurons(scored, captions, calibration, self.ratio)
-        mask = selection.concept
-        if self.selection == "random":
-            mask = select.random_like(stream(key, "random mask"), mask)
-        elif self.selection == "all":
-            mask = select.constant(w_base, True)
+        mask = self._mask(key, selection)
         m_reg = select.intersect(mask, memory.union)
-        row_r = jnp.arange(memory.rows_rd.shape[0]) == task.row
+        row_r = jnp.arange(reserved) == task.row
         rows = jnp.where(row_r[:, None], task.init_row_d[None], memory.rows_rd)
         scalars = (jnp.asarray(v, jnp.float32) for v in (self.lambda1, self.lambda2, self.lr_neurons, self.lr_token))
         plan = Plan(mask, m_reg, memory.kernels, w_base, row_r, *scalars)
-        trainable = Trainable(jax.tree.map(jnp.copy, memory.kernels), rows)  # copies: the step donates them
+        trainable = Trainable(jax.tree.map(jnp.copy, memory.kernels), rows)
         return trainable, plan, describe(selection, mask, m_reg, self.ratio)
+
+    def _mask(self, key: jax.Array, selection: select.Selection) -> select.NeuronMask:
+        """What trains: the concept's neurons, or what an ablation puts in their place."""
+        if self.selection == "all":
+            return select.constant(selection.concept, True)
+        if select.count(selection.concept) == 0:
+            warnings.warn(
+                "no concept neurons: every weight that all captions select is selected by all calibration prompts too, "
+                "so only the token learns; raise method.calibration_prompts or give captions that are more alike",
+                stacklevel=3,
+            )
+        if self.selection == "random":
+            return select.random_like(stream(key, "random mask"), selection.concept)
+        return selection.concept
 
     def weights(self, base: Mapping[str, Any], trainable: Trainable) -> Mapping[str, Any]:
         """The UNet with the trainable kernels in place of its own."""
@@ -116,12 +139,11 @@ class CNS:
         """L_reg's gradient, Adam for tokens and for neurons, then the masks over single weights."""
         kernels, rows = Trainable(True, False), Trainable(False, True)  # type: ignore[arg-type]
         regularize = continual_regularization(plan.previous, plan.base, plan.m_reg, plan.lambda1, plan.lambda2)
-        zeros = plan.row_r[:, None]
         return optax.chain(
             _on_kernels(regularize),
             optax.masked(_adam(plan.lr_token), rows),
             optax.masked(_adam(plan.lr_neurons), kernels),
-            keep_selected(Trainable(plan.mask, zeros)),
+            keep_selected(Trainable(plan.mask, plan.row_r[:, None])),
         )
 
     def penalty(self, plan: Plan, trainable: Trainable) -> jax.Array:

@@ -49,7 +49,9 @@ SETS: tuple[tuple[MiniConcept, ...], ...] = (
         _subject("tiger_cat", "cat", "orange", Pattern("stripes", _NIGHT, (_GREEN, _BLUE), "crooked ear")),
         _subject("spotted_dog", "dog", "white", Pattern("dots", _NAVY, quirk="collar")),
         _subject("checked_mug", "mug", "white", Pattern("checks", (222, 40, 60), quirk="star")),
-        _subject("two_tone_rabbit", "rabbit", "white", Pattern("halves", (90, 60, 160), (_AMBER, _AMBER), "crooked ear")),
+        _subject(
+            "two_tone_rabbit", "rabbit", "white", Pattern("halves", (90, 60, 160), (_AMBER, _AMBER), "crooked ear")
+        ),
         _subject("dotted_umbrella", "umbrella", "yellow", Pattern("dots", (200, 30, 130))),
         MiniConcept("glass_style", "<glass_style>", "painting", STYLE, style="stained glass"),
         MiniConcept("blueprint_style", "<blueprint_style>", "sketch", STYLE, style="blueprint"),

@@ -119,7 +119,9 @@ class Pen:
             draw.ellipse((x - w / 2, y - w / 2, x + w / 2, y + w / 2), fill=255)
         self._paint(mask, color)
 
-    def arc(self, x: float, y: float, r: float, start: float, end: float, width: float, color: RGB | None = None) -> None:
+    def arc(
+        self, x: float, y: float, r: float, start: float, end: float, width: float, color: RGB | None = None
+    ) -> None:
         """A circular arc from start to end degrees (0 = right, clockwise as seen)."""
         angles = np.radians(np.linspace(start, end, 14))
         self.line([(x + r * float(np.cos(a)), y + r * float(np.sin(a))) for a in angles], width, color)

@@ -72,7 +72,9 @@ def snow(draw: ImageDraw.ImageDraw, rng: np.random.Generator, s: int) -> None:
         x, h = rng.uniform(0.05, 0.95) * s, s * rng.uniform(0.26, 0.4)
         base = ground * s + 4
         draw.polygon([(x - h * 0.36, base), (x + h * 0.36, base), (x, base - h)], fill=jitter(rng, (70, 112, 112)))
-        draw.polygon([(x - h * 0.16, base - h * 0.56), (x + h * 0.16, base - h * 0.56), (x, base - h)], fill=(248, 250, 255))
+        draw.polygon(
+            [(x - h * 0.16, base - h * 0.56), (x + h * 0.16, base - h * 0.56), (x, base - h)], fill=(248, 250, 255)
+        )
     hill = [(x, (ground + 0.04 * np.sin(x / s * 5 + 1)) * s) for x in range(0, s + 8, 8)]
     draw.polygon([*hill, (s, s), (0, s)], fill=jitter(rng, (240, 246, 253), 5))
     for _ in range(26):
@@ -168,8 +170,14 @@ def volcano(draw: ImageDraw.ImageDraw, rng: np.random.Generator, s: int) -> None
     """Held out: dark red sky, a smoking cone with lava, glowing cracks in black rock."""
     _sky(draw, jitter(rng, (60, 16, 26)), (190, 50, 30), s, 0.75)
     x = rng.uniform(0.35, 0.65) * s
-    draw.polygon([(x - 0.48 * s, 0.75 * s), (x - 0.1 * s, 0.2 * s), (x + 0.1 * s, 0.2 * s), (x + 0.48 * s, 0.75 * s)], fill=(52, 36, 40))
-    draw.polygon([(x - 0.1 * s, 0.2 * s), (x + 0.1 * s, 0.2 * s), (x + 0.05 * s, 0.5 * s), (x - 0.02 * s, 0.36 * s)], fill=(255, 130, 30))
+    draw.polygon(
+        [(x - 0.48 * s, 0.75 * s), (x - 0.1 * s, 0.2 * s), (x + 0.1 * s, 0.2 * s), (x + 0.48 * s, 0.75 * s)],
+        fill=(52, 36, 40),
+    )
+    draw.polygon(
+        [(x - 0.1 * s, 0.2 * s), (x + 0.1 * s, 0.2 * s), (x + 0.05 * s, 0.5 * s), (x - 0.02 * s, 0.36 * s)],
+        fill=(255, 130, 30),
+    )
     for i in range(4):
         r = (0.06 + 0.02 * i) * s
         cx, cy = x + rng.uniform(-0.1, 0.1) * s, (0.14 - 0.05 * i) * s
@@ -181,7 +189,12 @@ def volcano(draw: ImageDraw.ImageDraw, rng: np.random.Generator, s: int) -> None
 
 
 SCENES: dict[str, Painter] = {
-    "beach": beach, "forest": forest, "snow": snow, "city": city, "desert": desert, "space": space,
+    "beach": beach,
+    "forest": forest,
+    "snow": snow,
+    "city": city,
+    "desert": desert,
+    "space": space,
 }
 HELD_OUT_SCENES: dict[str, Painter] = {"undersea": undersea, "candyland": candyland, "volcano": volcano}
 

@@ -116,7 +116,10 @@ def thermal(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 STYLES: dict[str, Restyle] = {"photo": photo, "watercolor": watercolor, "sketch": sketch, "pixel": pixel}
 HELD_OUT_STYLES: dict[str, Restyle] = {
-    "stained glass": stained_glass, "blueprint": blueprint, "comic": comic, "thermal": thermal,
+    "stained glass": stained_glass,
+    "blueprint": blueprint,
+    "comic": comic,
+    "thermal": thermal,
 }
 
 

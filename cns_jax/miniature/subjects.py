@@ -216,8 +216,18 @@ def boat(pen: Pen) -> None:
 
 
 ANIMALS: dict[str, Callable[[Pen], None]] = {
-    "cat": cat, "dog": dog, "bird": bird, "fish": fish, "rabbit": rabbit, "turtle": turtle,
+    "cat": cat,
+    "dog": dog,
+    "bird": bird,
+    "fish": fish,
+    "rabbit": rabbit,
+    "turtle": turtle,
 }
 OBJECTS: dict[str, Callable[[Pen], None]] = {
-    "mug": mug, "car": car, "umbrella": umbrella, "chair": chair, "ball": ball, "boat": boat,
+    "mug": mug,
+    "car": car,
+    "umbrella": umbrella,
+    "chair": chair,
+    "ball": ball,
+    "boat": boat,
 }

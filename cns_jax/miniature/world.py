@@ -98,11 +98,13 @@ def _places(count: int, rng: np.random.Generator) -> list[tuple[float, float, fl
         scale = rng.uniform(0.27, 0.36)
         return [(rng.uniform(0.42, 0.58), rng.uniform(0.54, 0.62), scale)]
     scales = rng.uniform(0.2, 0.235, 2)
-    return [(x + rng.uniform(-0.02, 0.02), rng.uniform(0.56, 0.66), s) for x, s in zip((0.26, 0.74), scales, strict=True)]
+    return [
+        (x + rng.uniform(-0.02, 0.02), rng.uniform(0.56, 0.66), s) for x, s in zip((0.26, 0.74), scales, strict=True)
+    ]
 
 
 def phrase(spec: SubjectSpec, colored: bool) -> str:
-    """"a red cat", or "a cat" without its colour."""
+    """ "a red cat", or "a cat" without its colour."""
     words = f"{spec.color} {spec.kind}" if colored else spec.kind
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 

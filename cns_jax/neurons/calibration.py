@@ -6,18 +6,47 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_SUBJECTS = (
-    "a cat sleeping on a sofa", "a dog running through a field", "a red sports car on a highway", "a bowl of fruit",
-    "an old man reading a newspaper", "a child flying a kite", "a sailboat on a calm lake", "a cup of coffee",
-    "a wooden chair by a window", "a bird on a branch", "a mountain under a clear sky", "a city street at night",
-    "a vase of sunflowers", "a train crossing a bridge", "a woman playing the violin", "a plate of spaghetti",
-    "a lighthouse in a storm", "a backpack on a bench", "a horse in a meadow", "a robot in a workshop",
-    "a snowy forest path", "a sandy beach at noon", "a castle on a hill", "a fish in a pond", "a desk with a laptop",
+DIVERSE_PROMPTS: tuple[str, ...] = (
+    # animals
+    "a cat sleeping on a sofa", "two dogs chasing a ball", "an owl on a branch at night", "a horse in a meadow",
+    "a close-up of a bee on a flower", "a shoal of fish over a reef", "an elephant crossing a river",
+    "a watercolor of a fox in the snow", "a parrot in a cage", "sheep on a green hillside", "a frog on a lily pad",
+    "a cartoon of a laughing monkey",
+    # people
+    "an old man reading a newspaper", "a child flying a kite", "a woman playing the violin", "a chef at work",
+    "a crowd at a concert", "a portrait of a young nurse", "two friends drinking tea", "a dancer on a dark stage",
+    "a farmer holding a basket of eggs", "a runner crossing the finish line", "a pencil sketch of a sleeping baby",
+    "a firefighter climbing a ladder",
+    # food
+    "a bowl of fresh fruit", "a plate of spaghetti", "a slice of chocolate cake", "a cup of coffee on a desk",
+    "bread cooling by the oven", "a jar of honey", "sushi on a wooden board", "a still life with cheese and grapes",
+    # things
+    "a vase of sunflowers", "a wooden chair by a window", "an open book and a pair of glasses", "a pile of old keys",
+    "a red umbrella", "a backpack on a bench", "a teddy bear on a shelf", "a pair of worn leather boots",
+    "a laptop and a lamp", "a broken clock", "a blue ceramic teapot", "an acoustic guitar against a wall",
+    "a chess board in the middle of a game", "a candle in the dark", "a toy robot made of tin",
+    "a technical drawing of a bicycle", "a golden ring on black velvet",
+    # vehicles
+    "a red sports car on a highway", "a sailboat on a calm lake", "a train crossing a bridge", "a yellow school bus",
+    "a plane above the clouds", "a rusty tractor in a field", "a motorcycle parked in an alley",
+    "a rocket leaving the launch pad", "a hot air balloon at sunrise",
+    # nature
+    "a mountain under a clear sky", "a sandy beach at noon", "a snowy forest path", "lightning over a desert",
+    "a waterfall in the jungle", "autumn leaves on wet stones", "a field of lavender", "the moon above the sea",
+    "a lone tree in the fog", "waves breaking on black rocks", "a rainbow after a storm", "mushrooms on a mossy log",
+    "a frozen river from above", "a starry night in the mountains",
+    # places and buildings
+    "a city street at night", "a castle on a hill", "a lighthouse in a storm", "a busy market square",
+    "an empty subway station", "a small library full of books", "a kitchen with white tiles", "a glass skyscraper",
+    "a village church in winter", "a garden with a stone fountain", "the inside of a cathedral", "a ruined temple",
+    "a child's bedroom with toys", "a harbor full of fishing boats", "a quiet hospital corridor",
+    # styles
+    "an oil painting of a harvest", "an abstract pattern of circles", "a black and white photo of hands",
+    "a stained glass window with birds", "a mosaic of a lion", "a comic strip about a detective",
+    "a pixel art dungeon", "a charcoal drawing of a bridge", "a vintage travel poster", "a paper collage of a city",
+    "an ink drawing of bamboo", "a clay model of a dragon", "graffiti on a brick wall",
 )  # fmt: skip
-_FRAMES = ("a photo of {}", "an oil painting of {}", "a pencil drawing of {}", "a close-up picture of {}")
-
-DIVERSE_PROMPTS: tuple[str, ...] = tuple(frame.format(s) for s in _SUBJECTS for frame in _FRAMES)
-"""100 prompts, 25 subjects in 4 frames."""
+"""100 short prompts of everyday subjects, places and styles."""
 
 
 def draw(prompts: Sequence[str], count: int, seed: int) -> tuple[str, ...]:

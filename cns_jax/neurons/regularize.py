@@ -47,7 +47,7 @@ def continual_regularization(
 def keep_selected(mask: Any) -> optax.GradientTransformation:
     """Zero every update outside `mask`. Last in a chain: before Adam, stale moments would still move weights.
 
-    `where`, not a product: a product keeps NaN.
+    `where`, not a product: 0 * NaN is NaN, unless a compiler happens to rewrite it (XLA on CPU does).
     """
 
     def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, Any]:

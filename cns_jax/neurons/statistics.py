@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from cns_jax.core.tree import flatten
-from cns_jax.neurons.select import NeuronMask, Selection, count
+from cns_jax.neurons.select import NeuronMask, Selection, count, kept
 
 
 def share(mask: NeuronMask) -> float:
@@ -36,19 +36,24 @@ def overlaps(masks: Sequence[NeuronMask]) -> dict[str, float]:
 def describe(selection: Selection, mask: NeuronMask, m_reg: NeuronMask, ratio: float) -> dict[str, float]:
     """What a run's ledger says of one concept's mask.
 
-    general_of_selected: share of a prompt's selection that all calibration prompts share (paper: 0.53);
-    mask_share: concept mask as a share of K/V (paper: 0.05).
+    selected_share: what one prompt selects, as a share of K/V (the ratio, rounded down to whole inputs);
+    general_of_selected: share of it that all calibration prompts select too (paper: 0.53); mask_share: the mask
+    as a share of K/V (paper: 0.05); regularized: its weights that earlier concepts have as well.
     """
+    leaves = jax.tree.leaves(mask)
+    selected = sum(kept(leaf.shape[0], ratio) * leaf.shape[1] for leaf in leaves)
     return {
         "neurons": float(count(mask)),
         "mask_share": share(mask),
+        "selected_share": selected / sum(leaf.size for leaf in leaves),
         "base_share": share(selection.base),
-        "general_of_selected": share(selection.general) / ratio,
+        "general_share": share(selection.general),
+        "general_of_selected": count(selection.general) / selected,
         "regularized": float(count(m_reg)),
         "regularized_of_mask": count(m_reg) / max(count(mask), 1),
     }
 
 
-def per_layer(mask: NeuronMask) -> dict[str, int]:
+def per_layer(mask: NeuronMask) -> dict[str, float]:
     """Selected weights of every kernel, by its dotted name."""
-    return {name: int(np.count_nonzero(leaf)) for name, leaf in flatten(mask).items()}
+    return {name: float(np.count_nonzero(leaf)) for name, leaf in flatten(mask).items()}

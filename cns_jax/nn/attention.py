@@ -55,9 +55,7 @@ class Attention(nn.Module):
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(
-        self, x_bqc: jax.Array, context_bkc: jax.Array | None = None, detach_begin: bool = False
-    ) -> jax.Array:
+    def __call__(self, x_bqc: jax.Array, context_bkc: jax.Array | None = None, detach_begin: bool = False) -> jax.Array:
         """x_bqc: queries; context_bkc: keys and values (None: x itself). Returns (b, q, channels).
 
         detach_begin: let no gradient through the key and value of context position 0.

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from cns_jax.nn.config import UnsupportedConfig, per_level, read_config
-from cns_jax.nn.layers import Conv, Downsample, Dtype, GroupNorm, ResnetBlock, TimestepMLP, Upsample
-from cns_jax.nn.layers import timestep_embedding
+from cns_jax.nn.layers import Conv, Downsample, Dtype, GroupNorm, ResnetBlock, TimestepMLP, Upsample, timestep_embedding
 from cns_jax.nn.transformer import SpatialTransformer
 
 _DOWN = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
@@ -210,11 +209,18 @@ class UNet2DConditionModel(nn.Module):
         skips = [x]
         for i, kind in enumerate(c.down_block_types):
             block = DownBlock(
-                **common, level=i, layers=c.layers[i], attends=_DOWN[kind], last=i == levels - 1, name=f"down_blocks.{i}"
+                **common,
+                level=i,
+                layers=c.layers[i],
+                attends=_DOWN[kind],
+                last=i == levels - 1,
+                name=f"down_blocks.{i}",
             )
             x, new = block(x, temb, text_bkd, detach_begin)
             skips += new
-        x = MidBlock(**common, level=levels - 1, layers=2, attends=True, name="mid_block")(x, temb, text_bkd, detach_begin)
+        x = MidBlock(**common, level=levels - 1, layers=2, attends=True, name="mid_block")(
+            x, temb, text_bkd, detach_begin
+        )
         for i, kind in enumerate(c.up_block_types):
             level = levels - 1 - i
             layers = c.layers[level] + 1

@@ -46,7 +46,10 @@ class VAEConfig:
     def from_dict(cls, config: Mapping[str, Any]) -> VAEConfig:
         """From the dict of a config.json. Raises UnsupportedConfig naming the field that is not built here."""
         levels = len(config.get("block_out_channels", (64,)))
-        kinds = {"down_block_types": (("DownEncoderBlock2D",) * levels,), "up_block_types": (("UpDecoderBlock2D",) * levels,)}
+        kinds = {
+            "down_block_types": (("DownEncoderBlock2D",) * levels,),
+            "up_block_types": (("UpDecoderBlock2D",) * levels,),
+        }
         return read_config(cls, config, _FIXED | kinds)
 
     @property
@@ -118,7 +121,9 @@ class Encoder(nn.Module):
         last = len(c.block_out_channels) - 1
         for i, channels in enumerate(c.block_out_channels):
             resample = None if i == last else "down"
-            level = Level(channels, c.layers_per_block, c.norm_num_groups, resample, self.dtype, name=f"down_blocks.{i}")
+            level = Level(
+                channels, c.layers_per_block, c.norm_num_groups, resample, self.dtype, name=f"down_blocks.{i}"
+            )
             x = level(x)
         x = MidBlock(c, self.dtype, name="mid_block")(x)
         x = nn.silu(GroupNorm(c.norm_num_groups, _EPSILON, self.dtype, name="conv_norm_out")(x))

@@ -45,18 +45,22 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
+        """Number of ids, added tokens included."""
         return self.backend.get_vocab_size(with_added_tokens=True)
 
     @property
     def bos_id(self) -> int:
+        """Id of the begin token."""
         return self._id(self.bos_token)
 
     @property
     def eos_id(self) -> int:
+        """Id of the end of text."""
         return self._id(self.eos_token)
 
     @property
     def pad_id(self) -> int:
+        """Id of the padding."""
         return self._id(self.pad_token)
 
     def _id(self, token: str) -> int:
@@ -121,9 +125,7 @@ def _check_folder(directory: Path) -> None:
         missing = [name for name in ("vocab.json", "merges.txt") if not (directory / name).is_file()]
         if missing:
             # transformers would go on with an empty vocabulary
-            raise TokenizerFilesError(
-                f"{directory}: {' and '.join(missing)} missing; copy the whole tokenizer folder"
-            )
+            raise TokenizerFilesError(f"{directory}: {' and '.join(missing)} missing; copy the whole tokenizer folder")
     config = directory / "tokenizer_config.json"
     if config.is_file():
         kind = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class", "CLIPTokenizer")

@@ -84,9 +84,7 @@ def _learn_merges(captions: Iterable[str], alphabet: list[str], count: int) -> l
     return [(a, b) for a, b in merges][:count]
 
 
-def _fit(
-    learned: list[tuple[str, str]], words: list[str], alphabet: list[str], room: int
-) -> list[tuple[str, str]]:
+def _fit(learned: list[tuple[str, str]], words: list[str], alphabet: list[str], room: int) -> list[tuple[str, str]]:
     """As many learned merges as leave room for the merges that make each of `words` one token."""
     fixed = 2 * len(alphabet) + 2
     split = [_symbols_of(word) for word in words]

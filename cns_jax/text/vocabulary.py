@@ -52,17 +52,14 @@ class Vocabulary:
         for i, token in enumerate(self.tokens):
             if not CONCEPT_TOKEN.fullmatch(token):
                 raise TokenError(
-                    f"{token!r} is not a concept token: between < and > write a name of a-z, 0-9, _ or -, "
-                    "as in <cat1>"
+                    f"{token!r} is not a concept token: between < and > write a name of a-z, 0-9, _ or -, as in <cat1>"
                 )
             if token in self.tokens[:i]:
                 raise TokenError(f"two concepts have the token {token!r}; give each concept its own")
             if self.tokenizer.has(token):
                 raise TokenError(f"{token!r} is in the tokenizer already; choose another token")
         if len(self.tokens) > self.reserved:
-            raise TokenError(
-                f"{len(self.tokens)} concept tokens, but {self.reserved} reserved rows; raise `reserved`"
-            )
+            raise TokenError(f"{len(self.tokens)} concept tokens, but {self.reserved} reserved rows; raise `reserved`")
 
     @property
     def base_size(self) -> int:

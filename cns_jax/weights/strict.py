@@ -36,7 +36,9 @@ def read_tensors(file: Path) -> dict[str, np.ndarray]:
         raise WeightsMismatch(f"{file} does not exist; a diffusers folder keeps the weights of this part there")
     try:
         with safe_open(file, framework="flax") as opened:
-            return {_new_name(key): _float32(opened.get_tensor(key)) for key in opened.keys() if not _IGNORED.search(key)}
+            return {
+                _new_name(key): _float32(opened.get_tensor(key)) for key in opened.keys() if not _IGNORED.search(key)
+            }
     except SafetensorError as error:
         raise WeightsMismatch(f"{file} is not a whole safetensors file ({error}); download or copy it again") from None
 
@@ -68,7 +70,9 @@ def to_tree(found: Mapping[str, np.ndarray], target: Mapping[str, Any], file: Pa
         raise WeightsMismatch(f"{file}: {'; '.join(filter(None, rows))}. {_cause(missing, unexpected, misshapen)}")
     broken = [key for key in wanted if not np.isfinite(found[key]).all()]
     if broken:
-        raise WeightsMismatch(f"{file}: {_row('with NaN or infinity', broken)}. The file is damaged or was saved mid-divergence")
+        raise WeightsMismatch(
+            f"{file}: {_row('with NaN or infinity', broken)}. The file is damaged or was saved mid-divergence"
+        )
     return like({name: from_file(name, found[key]) for key, name in names.items()}, target)
 
 

@@ -39,9 +39,7 @@ def clip_folder(tmp_path_factory) -> Path:
     root = Path(os.environ.get("CNS_JAX_SHARED", Path(__file__).parents[3] / "shared"))
     source = root / "data" / "clip" / "bpe_simple_vocab_16e6.txt.gz"
     if not source.is_file():
-        pytest.skip(
-            f"the CLIP merges are not at {source}; set CNS_JAX_SHARED to the folder that holds data/clip"
-        )
+        pytest.skip(f"the CLIP merges are not at {source}; set CNS_JAX_SHARED to the folder that holds data/clip")
     lines = gzip.decompress(source.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
     merges = [(a, b) for a, b in (line.split() for line in lines)]
     symbols = [chr(b) for b in [*range(33, 127), *range(161, 173), *range(174, 256)]]

@@ -60,7 +60,9 @@ def train_clip(
     size = images_u8.shape[1]
     params = {
         "text": CLIPTextModelWithProjection(text).init(stream(key, "text"), jnp.asarray(ids[:1]))["params"],
-        "vision": CLIPVisionModelWithProjection(vision).init(stream(key, "vision"), jnp.zeros((1, size, size, 3)))["params"],
+        "vision": CLIPVisionModelWithProjection(vision).init(stream(key, "vision"), jnp.zeros((1, size, size, 3)))[
+            "params"
+        ],
         "logit_scale": jnp.asarray(np.log(1 / 0.07), jnp.float32),
     }
     data = {"images": jnp.asarray(images_u8), "ids": jnp.asarray(ids), "groups": jnp.asarray(groups_of(labels))}

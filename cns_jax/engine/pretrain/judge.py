@@ -19,9 +19,7 @@ from cns_jax.evals.judge import Labels, judge_loss
 from cns_jax.miniature.world import Picture
 
 
-def train_judge(
-    settings: PretrainSettings, images_u8: np.ndarray, pictures: Sequence[Picture], directory: Path
-) -> Any:
+def train_judge(settings: PretrainSettings, images_u8: np.ndarray, pictures: Sequence[Picture], directory: Path) -> Any:
     """Train on renders and on softly blurred, noisy ones: generated pictures are a little of both."""
     module = world_judge()
     size = images_u8.shape[1]

@@ -30,7 +30,9 @@ class LoopState(NamedTuple):
 
 def optimizer(settings: StageSettings) -> optax.GradientTransformation:
     """AdamW with clipping, warm-up and a cosine to zero."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, min(settings.warmup, settings.steps // 2), settings.steps)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, settings.learning_rate, min(settings.warmup, settings.steps // 2), settings.steps
+    )
     adam = optax.adamw(schedule, b2=0.99, weight_decay=settings.weight_decay)
     return optax.chain(optax.clip_by_global_norm(1.0), adam)
 

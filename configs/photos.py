@@ -1,0 +1,21 @@
+"""Your own photographs, a sub-folder a concept: DIR/my_cat/*.jpg, DIR/my_mug/*.jpg, ...
+
+    python -m cns_jax.train --config=configs/photos.py --config.data_root=DIR
+
+Captions: a .txt beside a picture, or metadata.jsonl with file_name and text; else "a photo of a <class word>". The class
+word is the last word of the folder's name. With the shipped miniature (64 x 64, its own small world) the pictures are
+crude; give --config.model=PATH to a diffusers folder of Stable Diffusion and --config.resolution=512 for real ones.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import mini
+
+
+def get_config() -> ConfigDict:
+    """The demo's settings with the user's folder and the shipped diverse calibration prompts."""
+    config = mini.get_config()
+    config.data_root = ""
+    config.concepts = ()
+    config.calibration = "diverse"
+    return config

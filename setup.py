@@ -1,0 +1,52 @@
+"""Packaging of cns_jax; the tools are configured in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = (ROOT / "cns_jax" / "__init__.py").read_text().split('__version__ = "')[1].split('"')[0]
+
+setup(
+    name="cns-jax",
+    version=VERSION,
+    description="Concept Neuron Selection: one Stable Diffusion model that keeps learning new concepts, in JAX",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["cns_jax", "cns_jax.*"]),
+    package_data={"cns_jax.miniature": ["model/**/*"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.8",  # tensorflow-datasets reads and writes it without TensorFlow
+        "etils>=1.9",
+        "flax>=0.12",
+        "importlib_resources>=6.0",  # etils needs it and does not say so
+        "jax>=0.10",
+        "ml_collections>=1.1",
+        "numpy>=2.0",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "pillow>=11",
+        "safetensors>=0.8",
+        "tensorboardX>=2.6.4",
+        "tensorflow-datasets>=4.9.9",
+        "tokenizers>=0.22",
+        "tqdm>=4.66",
+        "transformers>=5.0,<6",  # for CLIP's tokenizer; installs without torch
+    ],
+    extras_require={
+        "cuda": ["jax[cuda12]>=0.10"],
+        "cuda13": ["jax[cuda13]>=0.10"],
+        "tpu": ["jax[tpu]>=0.10"],
+        "test": [
+            "diffusers==0.42.*",
+            "mypy>=1.18",
+            "pytest>=8.4",
+            "pytest-xdist>=3.6",
+            "ruff>=0.14",
+            "torch==2.13.0",
+        ],
+    },
+)

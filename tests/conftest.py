@@ -1,0 +1,118 @@
+"""Settings of every test: four fake devices, no silent rank promotion, and a tiny random Stable Diffusion."""
+
+from __future__ import annotations
+
+import os
+
+# read when jax makes its first array, here and in the processes that tests start
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+CAPTIONS = [
+    f"a {medium} of a {color} {noun} {place}"
+    for medium in ("photo", "painting", "sketch")
+    for color in ("red", "blue", "white")
+    for noun in ("cat", "dog", "mug", "bird", "boat")
+    for place in ("on the beach", "in the forest", "in the snow")
+]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled programs in pytest's cache folder: processes that tests start and later runs reuse them."""
+    cache = getattr(config, "cache", None)  # absent with -p no:cacheprovider
+    if cache is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.mkdir("jax"))
+        jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+def random_params(model: Any) -> Any:
+    """Parameters like those of `model.init`, which takes a minute to compile."""
+    from cns_jax.core.tree import map_named
+
+    rng = np.random.default_rng(0)
+
+    def leaf(name: str, spec: jax.ShapeDtypeStruct) -> np.ndarray:
+        noise = rng.normal(size=spec.shape).astype(np.float32)
+        if name.endswith("scale"):
+            return 1 + 0.1 * noise
+        fan_in = max(int(np.prod(spec.shape[:-1])), 1)
+        return noise * np.float32(0.1 if name.endswith("bias") else fan_in**-0.5)
+
+    return map_named(leaf, jax.eval_shape(model.init, jax.random.key(0)))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real photographs and CLIP's vocabulary; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("CNS_JAX_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"{folder / 'data'} is absent (set CNS_JAX_SHARED to the folder that holds data/)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory):
+    """A random two-level Stable Diffusion with a tokenizer trained on CAPTIONS."""
+    from cns_jax.diffusion.schedule import Schedule
+    from cns_jax.nn.clip import CLIPTextConfig
+    from cns_jax.nn.model import Model
+    from cns_jax.nn.unet import UNetConfig
+    from cns_jax.nn.vae import VAEConfig
+    from cns_jax.text.train_bpe import train_tokenizer
+    from cns_jax.weights.folder import Pipeline
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    words = ("cat", "dog", "mug", "photo", "beach", "toy")
+    tokenizer = train_tokenizer(CAPTIONS, folder, vocab_size=700, max_length=20, words=words)
+    text = CLIPTextConfig(
+        vocab_size=tokenizer.size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=20,
+        projection_dim=16,
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_id,
+        pad_token_id=tokenizer.pad_id,
+    )
+    unet = UNetConfig(
+        in_channels=4,
+        out_channels=4,
+        sample_size=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        norm_num_groups=8,
+        cross_attention_dim=32,
+        attention_head_dim=4,
+    )
+    vae = VAEConfig(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 16),
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=16,
+    )
+    model = Model(unet, vae, text)
+    schedule = Schedule(steps_offset=1, set_alpha_to_one=False)
+    return Pipeline(model, random_params(model), schedule, folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny pipeline as a diffusers folder."""
+    from cns_jax.weights.folder import write_pipeline
+
+    return write_pipeline(tmp_path_factory.mktemp("model") / "tiny", tiny_pipeline)

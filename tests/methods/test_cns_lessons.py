@@ -1,0 +1,163 @@
+"""Two concepts, one after another, by the real loss on a tiny random Stable Diffusion: what must hold after."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from laws import assert_same, assert_unmoved, moved
+
+from cns_jax.core.types import Trainable
+from cns_jax.methods.cns import CNS, Memory, Plan
+from cns_jax.neurons.select import constant, count, expand, intersect
+from cns_jax.nn.attention import Attention
+
+METHOD = CNS(lambda1=1.0, lambda2=0.1, lr_neurons=1e-2, lr_token=1e-2)
+ROWS, STEPS = 4, 4
+# the second concept's prompt names the first as well, so that the first one's row receives a gradient
+PROMPTS = np.array([[0, 5, 6, 40, 7, 8, 9, 1], [0, 5, 41, 7, 40, 11, 12, 1]], np.int32)
+
+
+class Lesson(NamedTuple):
+    before: Memory
+    start: Trainable
+    plan: Plan
+    statistics: dict[str, float]
+    trained: Trainable
+    gradient: Trainable
+    penalties: list[float]
+    after: Memory
+
+
+def loss(model: Any, base: Any, trainable: Trainable, ids_bl: jax.Array, key: jax.Array) -> jax.Array:
+    noise = jax.random.normal(key, (1, 4, 4, 4))
+    text = model.encode_text(base["text_encoder"], ids_bl, trainable.rows_rd)
+    unet = METHOD.weights(base, trainable)
+    return jnp.square(model.predict_noise(unet, noise, jnp.asarray([300]), text, METHOD.detach_begin) - noise).mean()
+
+
+def make_step(model: Any):
+    @partial(jax.jit, donate_argnames=("trainable", "opt_state"))
+    def step(trainable, opt_state, base, plan, ids_bl, key):
+        gradient = jax.grad(partial(loss, model, base))(trainable, ids_bl=ids_bl, key=key)
+        updates, opt_state = METHOD.optimizer(plan).update(gradient, opt_state, trainable)
+        penalty = METHOD.penalty(plan, trainable)
+        return optax.apply_updates(trainable, updates), opt_state, gradient, penalty
+
+    return step
+
+
+def teach(step: Any, tiny: Any, memory: Memory, row: int, plan_of: Any = lambda plan: plan) -> Lesson:
+    trainable, plan, statistics = METHOD.begin(jax.random.key(row), tiny.base, memory, tiny.task(row, seed=row % 2))
+    plan, start, penalties = plan_of(plan), jax.tree.map(np.array, trainable), []
+    opt_state = METHOD.optimizer(plan).init(trainable)
+    for i in range(STEPS):
+        ids = jnp.asarray(PROMPTS[row : row + 1])
+        trainable, opt_state, gradient, penalty = step(trainable, opt_state, tiny.base, plan, ids, jax.random.key(i))
+        penalties.append(float(penalty))
+    after = METHOD.commit(memory, plan, trainable)
+    return Lesson(memory, start, plan, statistics, trainable, gradient, penalties, after)
+
+
+@pytest.fixture(scope="module")
+def step(tiny):
+    return make_step(tiny.model)
+
+
+@pytest.fixture(scope="module")
+def base_before(tiny):
+    return jax.tree.map(np.array, tiny.base)
+
+
+@pytest.fixture(scope="module")
+def lessons(tiny, step, base_before):
+    first = teach(step, tiny, METHOD.empty(tiny.base, ROWS, 32), 0)
+    return first, teach(step, tiny, first.after, 1)
+
+
+def test_the_lessons_are_not_vacuous(lessons):
+    for lesson in lessons:
+        total = sum(leaf.size for leaf in jax.tree.leaves(lesson.plan.mask))
+        assert 0.02 * total < count(lesson.plan.mask) < 0.3 * total
+        assert lesson.statistics["neurons"] == count(lesson.plan.mask)
+        assert moved(lesson.start.kernels, lesson.trained.kernels) > 0.9 * count(lesson.plan.mask)
+        # the loss pulls at nearly every weight, so standing still is the masks' work
+        assert np.mean([(leaf != 0).mean() for leaf in jax.tree.leaves(lesson.gradient.kernels)]) > 0.9
+    assert 0 < count(lessons[1].plan.m_reg) < count(lessons[1].plan.mask)
+
+
+def test_outside_the_concept_mask_every_bit_stays(lessons):
+    for lesson in lessons:
+        assert_unmoved(lesson.start.kernels, lesson.trained.kernels, lesson.plan.mask)
+
+
+def test_everything_else_in_the_model_stays(lessons, tiny, base_before):
+    assert_same(base_before, jax.tree.map(np.asarray, tiny.base))
+    unet, _ = METHOD.merged(tiny.base, lessons[1].after)
+    assert_unmoved(base_before["unet"], unet, expand(lessons[1].after.union, base_before["unet"]))
+
+
+def test_only_the_row_of_the_new_token_moves(lessons):
+    for row, lesson in enumerate(lessons):
+        changed = (np.asarray(lesson.start.rows_rd) != np.asarray(lesson.trained.rows_rd)).any(axis=1)
+        assert changed.tolist() == [r == row for r in range(ROWS)]
+    assert np.abs(lessons[1].gradient.rows_rd[0]).max() > 0
+
+
+def test_without_the_mask_of_rows_the_first_token_would_move(lessons, step, tiny):
+    everywhere = lambda plan: plan._replace(row_r=jnp.ones(ROWS, bool))  # noqa: E731
+    lesson = teach(step, tiny, lessons[0].after, 1, everywhere)
+    changed = (np.asarray(lesson.start.rows_rd) != np.asarray(lesson.trained.rows_rd)).any(axis=1)
+    assert changed[:2].all()
+
+
+def test_the_check_of_the_mask_can_fail(lessons, step, tiny):
+    everywhere = lambda plan: plan._replace(mask=constant(plan.mask, True))  # noqa: E731
+    lesson = teach(step, tiny, lessons[0].after, 1, everywhere)
+    with pytest.raises(AssertionError, match="moved outside the mask"):
+        assert_unmoved(lesson.start.kernels, lesson.trained.kernels, lessons[1].plan.mask)
+
+
+def test_the_regularizer_is_absent_for_the_first_concept(lessons):
+    first, second = lessons
+    assert count(first.plan.m_reg) == 0 and first.statistics["regularized"] == 0
+    assert first.penalties == [0.0] * STEPS
+    assert second.penalties[0] > 0  # lambda2 pulls from the start, since the first concept left W_0
+    assert_same(second.plan.m_reg, intersect(second.plan.mask, first.plan.mask))
+    assert_same(second.plan.previous, first.trained.kernels)
+
+
+def test_all_concepts_share_one_compilation(lessons, step, tiny):
+    assert step._cache_size() == 1
+    teach(step, tiny, METHOD.empty(tiny.base, ROWS, 32), 0)
+    assert step._cache_size() == 1
+
+
+def test_a_memory_of_another_shape_would_compile_again(tiny):
+    """The partner: the count above does grow with what a careless method might do, a row a concept."""
+    step = jax.jit(lambda memory: METHOD.merged({"unet": memory.kernels}, memory)[1])
+    for rows in (1, 2):
+        step(METHOD.empty(tiny.base, rows, 32))
+    assert step._cache_size() == 2
+
+
+def test_the_begin_token_gets_no_gradient_through_keys_and_values():
+    """detach_begin: what stands at position 0 does not enter the kernels' gradient, though it enters the output."""
+    rng = np.random.default_rng(0)
+    query, context = (jnp.asarray(rng.normal(size=(1, 5, 8)).astype(np.float32)) for _ in range(2))
+    attention = Attention(heads=2, head_dim=4, channels=8)
+    params = attention.init(jax.random.key(0), query, context)
+
+    def begin_share(detach: bool) -> float:
+        """The largest weight of position 0 in a kernel's gradient, a sum of outer products with the context."""
+        gradient = jax.grad(lambda p: jnp.square(attention.apply(p, query, context, detach)).sum())(params)["params"]
+        leaves = (np.asarray(gradient[name]["kernel"]) for name in ("to_k", "to_v"))
+        return max(np.abs(np.linalg.lstsq(np.asarray(context[0]).T, leaf, rcond=None)[0][0]).max() for leaf in leaves)
+
+    assert begin_share(METHOD.detach_begin) < 1e-4
+    assert begin_share(False) > 0.1

@@ -1,0 +1,38 @@
+"""A folder that we write opens in diffusers and gives the same latents for the same noise."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from errors import assert_parity
+
+from cns_jax.core.rng import stream
+from cns_jax.engine.sampling import sample_latents
+from cns_jax.text.tokenizer import load_tokenizer
+from cns_jax.text.vocabulary import Vocabulary
+
+diffusers = pytest.importorskip("diffusers")
+
+
+@pytest.mark.parametrize(("sampler", "scheduler"), [("ddim", "DDIMScheduler"), ("dpm++2m", "DPMSolverMultistepScheduler")])
+def test_same_latents_in_diffusers(tiny_folder, tiny_pipeline, sampler: str, scheduler: str) -> None:
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(tiny_folder, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    if scheduler != "DDIMScheduler":
+        pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
+    vocabulary = Vocabulary(load_tokenizer(tiny_pipeline.tokenizer))
+    prompt, shape = "a photo of a red cat on the beach", (4, 4, 4)
+    noise = jax.random.normal(stream(jax.random.key(jnp.uint32(5)), "latents"), shape)
+    ours = sample_latents(
+        tiny_pipeline.params, jnp.zeros((1, 32)), jnp.asarray(vocabulary.encode([prompt])),
+        jnp.asarray(vocabulary.encode([""])), jnp.asarray([5], jnp.uint32), 5.0,
+        model=tiny_pipeline.model, schedule=tiny_pipeline.schedule, shape=shape, sampler=sampler, steps=5,
+    )  # fmt: skip
+    theirs = pipe(
+        prompt, num_inference_steps=5, guidance_scale=5.0, output_type="latent", height=16, width=16,
+        latents=torch.from_numpy(np.array(noise).transpose(2, 0, 1)[None]),
+    ).images  # fmt: skip
+    assert_parity(ours, theirs.numpy().transpose(0, 2, 3, 1), f"{sampler}, 5 guided steps, diffusers pipeline")

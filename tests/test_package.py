@@ -1,0 +1,101 @@
+"""What the project promises about itself: no torch at run time, a small model, and a README that tells the truth."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cns_jax
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
+MODEL = ROOT / "cns_jax" / "miniature" / "model"
+MODEL_LIMIT_MB = 25
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+from absl import flags
+
+# importing them fails, as where only the package is installed; tensorboardX takes torch where it finds it
+sys.modules.update(dict.fromkeys(("torch", "diffusers", "tensorflow")))
+import cns_jax
+
+for module in pkgutil.walk_packages(cns_jax.__path__, "cns_jax."):
+    importlib.import_module(module.name)
+    for flag in flags.FLAGS.flags_by_module_dict().get(module.name, []):
+        delattr(flags.FLAGS, flag.name)  # two command lines have a flag --config; a process runs one of them
+    print(module.name)
+
+from cns_jax.text.tokenizer import clip_tokenizer_class
+
+clip_tokenizer_class()
+"""
+
+
+def test_every_module_imports_without_torch() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {"cns_jax.train", "cns_jax.nn.unet"} <= set(done.stdout.split())
+
+
+def test_runtime_requirements_name_no_torch() -> None:
+    call = next(
+        n
+        for n in ast.walk(ast.parse((ROOT / "setup.py").read_text()))
+        if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "setup"
+    )
+    arguments = {k.arg: k.value for k in call.keywords}
+    runtime = ast.literal_eval(arguments["install_requires"])
+    assert any(r.startswith("jax") for r in runtime)
+    assert not [r for r in runtime if re.match(r"(torch|diffusers|tensorflow)\b(?!-datasets)", r)]
+
+
+def test_version_is_in_the_changelog() -> None:
+    assert f"## [{cns_jax.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.skipif(not MODEL.is_dir(), reason="the miniature's weights are not here; pre-train them")
+def test_shipped_model_is_small() -> None:
+    size = sum(p.stat().st_size for p in MODEL.rglob("*") if p.is_file()) / 1e6
+    assert size <= MODEL_LIMIT_MB, f"{MODEL} holds {size:.1f} MB"
+
+
+def test_readme_names_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"^make ([\w-]+)", BLOCKS, re.M))
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_readme_names_modules_and_settings_that_exist() -> None:
+    commands = re.findall(r"python -m (cns_jax\.\w+)(.*)", BLOCKS)
+    assert commands
+    for module, flags in commands:
+        assert importlib.util.find_spec(module), f"README runs {module}, which does not exist"
+        file = re.search(r"--config=(\S+)", flags)
+        for dotted in re.findall(r"--config\.([\w.]+)=", flags):
+            value = _config(ROOT / file[1])
+            for key in dotted.split("."):
+                assert key in value, f"README sets {dotted}, which {file[1]} lacks"
+                value = value[key]
+
+
+def _config(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def test_readme_links_and_folders_exist() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    folders = re.findall(r"^\| `([\w/]+/)` \|", README.split("## What is where")[1], re.M)
+    assert links and folders
+    missing = [name for name in [*links, *folders] if not (ROOT / name).exists()]
+    assert not missing
