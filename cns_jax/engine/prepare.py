@@ -71,14 +71,14 @@ def concept_data(studio: Studio, settings: RunSettings, concepts: Sequence[Conce
         ids = np.repeat(studio.vocabulary.encode(prompts[concept.name]), train.views, axis=0)
         priors = _priors(studio, settings, concept)
         data = ConceptData(
-            moments_vhwc=np.resize(moments, (count, *moments.shape[1:])),
-            ids_vl=np.resize(ids, (count, ids.shape[1])),
-            views=np.asarray(len(moments), np.int32),
-            prior_nhwc=priors,
-            prior_ids_l=studio.vocabulary.encode([class_prompt(concept)])[0],
-            priors=np.asarray(len(priors), np.int32),
+            moments_vhwc=jnp.asarray(np.resize(moments, (count, *moments.shape[1:]))),
+            ids_vl=jnp.asarray(np.resize(ids, (count, ids.shape[1]))),
+            views=jnp.asarray(len(moments), jnp.int32),
+            prior_nhwc=jnp.asarray(priors),
+            prior_ids_l=jnp.asarray(studio.vocabulary.encode([class_prompt(concept)])[0]),
+            priors=jnp.asarray(len(priors), jnp.int32),
         )
-        out.append(replicate(studio.mesh, jax.tree.map(jnp.asarray, data)))
+        out.append(replicate(studio.mesh, data))
     return out
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cns_jax.evals.judge import Judge, Labels, grades
+from cns_jax.evals.judge import Judge, Labels, grades, verdict
 from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, Picture, prompt, render, sample_picture
 
 ATTRIBUTES = ("scene", "style", "color", "subject")
@@ -49,11 +49,11 @@ def real_renders(pictures: Sequence[Picture], seed: int = 4321) -> np.ndarray:
 def grade(judge_params: Any, images_u8: np.ndarray, pictures: Sequence[Picture], batch: int = 64) -> dict[str, float]:
     """Share of pictures that show each attribute, by the judge. images uint8 (n, h, w, 3)."""
     judge = world_judge()
-    classify = jax.jit(lambda p, x: judge.apply({"params": p}, x.astype(jnp.float32) / 127.5 - 1.0))
+    classify = jax.jit(lambda p, x: verdict(judge, p, x.astype(jnp.float32) / 127.5 - 1.0))
     totals: dict[str, list[np.ndarray]] = {name: [] for name in ATTRIBUTES}
     for start in range(0, len(pictures), batch):
         part = pictures[start : start + batch]
-        verdict = classify(judge_params, jnp.asarray(images_u8[start : start + batch]))
-        for name, right in grades(verdict, labels_of(part)).items():
+        seen = classify(judge_params, jnp.asarray(images_u8[start : start + batch]))
+        for name, right in grades(seen, labels_of(part)).items():
             totals[name].append(np.asarray(right))
     return {name: float(np.concatenate(values).mean()) for name, values in totals.items()}

@@ -54,6 +54,11 @@ class Judge(nn.Module):
         )
 
 
+def verdict(judge: Judge, params: Any, images_bhwc: jax.Array) -> Verdict:
+    """The judge's logits for images in [-1, 1]."""
+    return Verdict(*judge.apply({"params": params}, images_bhwc))
+
+
 def cross_entropy(logits: jax.Array, index: jax.Array) -> jax.Array:
     """Negative log-likelihood of `index` along the last axis."""
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), index[..., None], axis=-1)[..., 0]

@@ -134,7 +134,7 @@ def write_pipeline(
     building.mkdir(parents=True)
     index = {**_MODEL_INDEX, "scheduler": ["diffusers", scheduler]}
     _write_json(building / "model_index.json", index)
-    heads = {
+    heads: dict[str, dict[str, Any]] = {
         "unet": {"_class_name": "UNet2DConditionModel"},
         "vae": {"_class_name": "AutoencoderKL"},
         "text_encoder": {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"},

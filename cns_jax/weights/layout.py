@@ -20,14 +20,14 @@ def to_file(name: str, leaf: np.ndarray) -> np.ndarray:
     """PyTorch's layout of a leaf: linear (in, out) -> (out, in), convolution HWIO -> OIHW, others unchanged."""
     if not name.endswith("kernel"):
         return leaf
-    return np.ascontiguousarray(leaf.transpose(_order(leaf.ndim, (1, 0), (3, 2, 0, 1))))
+    return np.asarray(leaf.transpose(_order(leaf.ndim, (1, 0), (3, 2, 0, 1))), order="C")
 
 
 def from_file(name: str, tensor: np.ndarray) -> np.ndarray:
     """The inverse of `to_file`."""
     if not name.endswith("kernel"):
         return tensor
-    return np.ascontiguousarray(tensor.transpose(_order(tensor.ndim, (1, 0), (2, 3, 1, 0))))
+    return np.asarray(tensor.transpose(_order(tensor.ndim, (1, 0), (2, 3, 1, 0))), order="C")
 
 
 def file_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -48,5 +48,5 @@ def tensors(flat: Mapping[str, Any], dtype: Any) -> dict[str, np.ndarray]:
     """File key -> tensor, for all leaves of a flattened tree, in `dtype`."""
     out = {}
     for name, leaf in flat.items():
-        out[file_key(name)] = np.ascontiguousarray(to_file(name, np.asarray(leaf)).astype(dtype))
+        out[file_key(name)] = np.asarray(to_file(name, np.asarray(leaf)), dtype, order="C")
     return out

@@ -29,7 +29,7 @@ def save_snapshot(file: Path, snapshot: Snapshot) -> None:
     tensors[_ROWS] = np.asarray(snapshot.rows_rd)
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".partial")
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary)
+    save_file({k: np.asarray(v, order="C") for k, v in tensors.items()}, temporary)
     temporary.rename(file)
 
 

@@ -17,7 +17,9 @@ from cns_jax.text.vocabulary import Vocabulary
 diffusers = pytest.importorskip("diffusers")
 
 
-@pytest.mark.parametrize(("sampler", "scheduler"), [("ddim", "DDIMScheduler"), ("dpm++2m", "DPMSolverMultistepScheduler")])
+@pytest.mark.parametrize(
+    ("sampler", "scheduler"), [("ddim", "DDIMScheduler"), ("dpm++2m", "DPMSolverMultistepScheduler")]
+)
 def test_same_latents_in_diffusers(tiny_folder, tiny_pipeline, sampler: str, scheduler: str) -> None:
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(tiny_folder, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)

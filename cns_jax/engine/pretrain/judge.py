@@ -15,7 +15,7 @@ from cns_jax.engine.pretrain.loop import train
 from cns_jax.engine.pretrain.settings import PretrainSettings
 from cns_jax.engine.pretrain.vae import to_float
 from cns_jax.evals.control import labels_of, world_judge
-from cns_jax.evals.judge import Labels, judge_loss
+from cns_jax.evals.judge import Labels, judge_loss, verdict
 from cns_jax.miniature.world import Picture
 
 
@@ -35,6 +35,6 @@ def train_judge(settings: PretrainSettings, images_u8: np.ndarray, pictures: Seq
         images = images * (1 - share) + blurred * share
         images = images + 0.05 * jax.random.normal(stream(key, "noise"), images.shape)
         labels = Labels(*(leaf[index] for leaf in data["labels"]))
-        return judge_loss(module.apply({"params": params}, images), labels), {}
+        return judge_loss(verdict(module, params, images), labels), {}
 
     return train("judge", settings.judge, directory, params, loss, data, settings.seed)

@@ -89,7 +89,7 @@ class Pretraining:
         file = self.directory / stage / "result.safetensors"
         file.with_suffix(".json").write_text(json.dumps(config, indent=2))
         temporary = file.with_suffix(".partial")
-        save_file({k: np.ascontiguousarray(v) for k, v in flatten_dict(params, sep="/").items()}, temporary)
+        save_file({k: np.asarray(v, order="C") for k, v in flatten_dict(params, sep="/").items()}, temporary)
         temporary.rename(file)
 
     def done(self, stage: str) -> bool:

@@ -48,6 +48,7 @@ class PretrainSettings:
     max_length: int
     extra_words: tuple[str, ...]
     vae: StageSettings
+    vae_whole: StageSettings
     clip: StageSettings
     judge: StageSettings
     unet: StageSettings

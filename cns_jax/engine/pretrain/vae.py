@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.core.rng import stream
-from cns_jax.engine.pretrain.loop import train
-from cns_jax.engine.pretrain.settings import PretrainSettings
+from cns_jax.engine.pretrain.loop import Loss, train
+from cns_jax.engine.pretrain.settings import PretrainSettings, StageSettings
 from cns_jax.nn.vae import AutoencoderKL, VAEConfig, sample_moments
 
 
@@ -20,29 +20,63 @@ def to_float(images_u8: jax.Array) -> jax.Array:
     return images_u8.astype(jnp.float32) / 127.5 - 1.0
 
 
-def textures(key: jax.Array, count: int, size: int) -> jax.Array:
-    """Random colour gradients with waves and smooth noise, (count, size, size, 3) in [-1, 1].
+def patterns(key: jax.Array, count: int, size: int) -> jax.Array:
+    """Soft masks of stripes, checks and dots of random angle, period and contrast, (count, size, size, 1) in [0, 1]."""
+    draw = lambda name, low, high: jax.random.uniform(stream(key, name), (count, 1, 1), minval=low, maxval=high)  # noqa: E731
+    y, x = jnp.arange(size, dtype=jnp.float32)[None, :, None], jnp.arange(size, dtype=jnp.float32)[None, None, :]
+    angle, frequency = draw("angle", 0.0, jnp.pi), 2 * jnp.pi / jnp.exp(draw("period", jnp.log(5.0), jnp.log(40.0)))
+    along = jnp.sin(frequency * (x * jnp.cos(angle) + y * jnp.sin(angle)) + draw("phase", 0.0, 6.3))
+    across = jnp.sin(frequency * (y * jnp.cos(angle) - x * jnp.sin(angle)) + draw("shift", 0.0, 6.3))
+    kind = jax.random.randint(stream(key, "kind"), (count, 1, 1), 0, 3)
+    wave = jnp.select([kind == 0, kind == 1], [along, 2 * along * across], along + across - 0.8)
+    return jax.nn.sigmoid(wave * jnp.exp(draw("contrast", 0.5, 3.0)))[..., None]
 
-    They fill the colour space that the world leaves empty, so that photographs survive the bottleneck.
+
+def textures(key: jax.Array, count: int, size: int) -> jax.Array:
+    """Two random colour gradients with smooth noise, mixed by a pattern, (count, size, size, 3) in [-1, 1].
+
+    They fill the colours and patterns that the world leaves empty, so that new concepts and photographs survive
+    the bottleneck.
     """
     ramp = jnp.linspace(-1.0, 1.0, size)
     y, x = ramp[None, :, None, None], ramp[None, None, :, None]
-    draw = lambda name, *shape: jax.random.normal(stream(key, name), (count, *shape))  # noqa: E731
-    plane = draw("base", 1, 1, 3) + x * draw("x", 1, 1, 3) * 0.5 + y * draw("y", 1, 1, 3) * 0.5
-    angle = draw("fx", 1, 1, 1) * 6 * x + draw("fy", 1, 1, 1) * 6 * y + 3 * draw("phase", 1, 1, 1)
-    stripes = jnp.tanh(3 * jnp.sin(angle)) * draw("stripe", 1, 1, 3) * 0.4
-    smooth = jax.image.resize(draw("noise", 8, 8, 3), (count, size, size, 3), "cubic") * 0.3
-    return jnp.tanh(0.8 * (plane + stripes + smooth))
+
+    def gradient(key: jax.Array) -> jax.Array:
+        draw = lambda name, *shape: jax.random.normal(stream(key, name), (count, *shape))  # noqa: E731
+        plane = draw("base", 1, 1, 3) + x * draw("x", 1, 1, 3) * 0.4 + y * draw("y", 1, 1, 3) * 0.4
+        smooth = jax.image.resize(draw("noise", 8, 8, 3), (count, size, size, 3), "cubic") * 0.3
+        return jnp.tanh(plane + smooth)
+
+    mask = patterns(stream(key, "mask"), count, size)
+    return mask * gradient(stream(key, "one")) + (1 - mask) * gradient(stream(key, "two"))
 
 
 def collages(key: jax.Array, images: jax.Array) -> jax.Array:
-    """World pictures with permuted and scaled colour channels, cut and joined along a random line."""
-    b, h, w, _ = images.shape
+    """World pictures with permuted and scaled colours, each mixed with its neighbour by a pattern."""
+    b, size, _, _ = images.shape
     order = jax.random.permutation(stream(key, "order"), 3)
     gain = jax.random.uniform(stream(key, "gain"), (b, 1, 1, 3), minval=0.4, maxval=1.0)
-    recoloured = images[..., order] * gain
-    cut = jax.random.randint(stream(key, "cut"), (b, 1, 1, 1), 0, w)
-    return jnp.where(jnp.arange(w)[None, None, :, None] < cut, recoloured, jnp.flip(images, 0))
+    mask = patterns(stream(key, "mask"), b, size)
+    return mask * images + (1 - mask) * jnp.roll(images[..., order] * gain, 1, axis=0)
+
+
+def windows(key: jax.Array, images_u8: jax.Array, count: int, side: int) -> jax.Array:
+    """Random windows of random pictures, (count, side, side, 3) in [-1, 1]."""
+    n, height, width, _ = images_u8.shape
+    corner = lambda name, room: jax.random.randint(stream(key, name), (count,), 0, room)  # noqa: E731
+    index, top, left = corner("batch", n), corner("top", height - side + 1), corner("left", width - side + 1)
+    cut = lambda i, y, x: jax.lax.dynamic_slice(images_u8, (i, y, x, 0), (1, side, side, 3))[0]  # noqa: E731
+    return to_float(jax.vmap(cut)(index, top, left))
+
+
+def encode(module: AutoencoderKL, params: Any, images: jax.Array) -> jax.Array:
+    """Moments of images."""
+    return jnp.asarray(module.apply({"params": params}, images, method=AutoencoderKL.encode))
+
+
+def decode(module: AutoencoderKL, params: Any, z: jax.Array) -> jax.Array:
+    """Images of unscaled latents."""
+    return jnp.asarray(module.apply({"params": params}, z, method=AutoencoderKL.decode))
 
 
 def reconstruction_loss(recon: jax.Array, images: jax.Array) -> jax.Array:
@@ -58,27 +92,32 @@ def train_vae(settings: PretrainSettings, images_u8: np.ndarray, directory: Path
     """Train the VAE and set its scaling factor so that latents of the world have unit variance."""
     config = VAEConfig.from_dict(settings.vae.model)
     module = AutoencoderKL(config)
-    world = settings.vae.batch * 3 // 4
     size = images_u8.shape[1]
     params = module.init(jax.random.key(settings.seed), jnp.zeros((1, size, size, 3)))["params"]
 
-    def loss(params: Any, key: jax.Array, data: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        index = jax.random.randint(stream(key, "batch"), (world,), 0, data.shape[0])
-        drawn = to_float(data[index])
-        extra = settings.vae.batch - world
-        half = extra // 2
-        mixed = collages(stream(key, "collage"), drawn[:half])
-        images = jnp.concatenate([drawn, mixed, textures(stream(key, "texture"), extra - half, size)])
-        moments = module.apply({"params": params}, images, method=AutoencoderKL.encode)
-        mean, logvar = jnp.split(moments, 2, axis=-1)
-        z = sample_moments(stream(key, "sample"), moments)
-        recon = module.apply({"params": params}, z, method=AutoencoderKL.decode)
-        kl = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar).mean()
-        value = reconstruction_loss(recon, images)
-        l1 = jnp.abs(recon - images)[:world].mean()
-        return value + settings.kl_weight * kl, {"l1": l1, "kl": kl}
+    def loss(stage: StageSettings, side: int) -> Loss:
+        world = stage.batch // 2
 
-    params = train("vae", settings.vae, directory, params, loss, jnp.asarray(images_u8), settings.seed)
+        def value(params: Any, key: jax.Array, data: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            drawn = windows(stream(key, "world"), data, stage.batch - world // 2, side)
+            mixed = collages(stream(key, "collage"), drawn[world:])
+            images = jnp.concatenate([drawn[:world], mixed, textures(stream(key, "texture"), world // 2, side)])
+            moments = encode(module, params, images)
+            mean, logvar = jnp.split(moments, 2, axis=-1)
+            recon = decode(module, params, sample_moments(stream(key, "sample"), moments))
+            kl = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar).mean()
+            l1 = jnp.abs(recon - images)[:world].mean()
+            return reconstruction_loss(recon, images) + settings.kl_weight * kl, {"l1": l1, "kl": kl}
+
+        return value
+
+    data = jnp.asarray(images_u8)
+    # windows of half the side cost a quarter, and the number of updates is what a VAE lacks on a CPU; whole pictures
+    # come last because the middle attention and the group statistics see more positions there
+    on_windows = loss(settings.vae, size // 2)
+    params = train("vae", settings.vae, directory / "windows", params, on_windows, data, settings.seed)
+    whole = settings.vae_whole
+    params = train("vae_whole", whole, directory / "whole", params, loss(whole, size), data, settings.seed)
     moments = encode_all(config, params, images_u8[:2048])
     latents = sample_moments(jax.random.key(0), jnp.asarray(moments))
     scaled = dict(settings.vae.model, scaling_factor=round(1.0 / float(latents.std()), 5))
@@ -88,10 +127,10 @@ def train_vae(settings: PretrainSettings, images_u8: np.ndarray, directory: Path
 def encode_all(config: VAEConfig, params: Any, images_u8: np.ndarray, batch: int = 64) -> np.ndarray:
     """Unscaled moments of all images, float32 (n, h, w, 2 * latent channels)."""
     module = AutoencoderKL(config)
-    encode = jax.jit(lambda p, x: module.apply({"params": p}, to_float(x), method=AutoencoderKL.encode))
+    jitted = jax.jit(lambda p, x: encode(module, p, to_float(x)))
     out = []
     for start in range(0, len(images_u8), batch):
         part = images_u8[start : start + batch]
         padded = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), part.dtype)])
-        out.append(np.asarray(encode(params, jnp.asarray(padded)))[: len(part)])
+        out.append(np.asarray(jitted(params, jnp.asarray(padded)))[: len(part)])
     return np.concatenate(out)
