@@ -15,7 +15,8 @@ SOURCES = [
 
 RANKS = (  # top to bottom; a line's folders do not import each other
     {"command line"},
-    {"engine", "evals"},
+    {"engine"},
+    {"evals"},  # measures what it is given; the engine makes the pictures
     {"methods"},
     {"neurons", "weights", "data", "miniature"},
     {"diffusion", "text"},
@@ -23,8 +24,6 @@ RANKS = (  # top to bottom; a line's folders do not import each other
     {"core"},
 )
 RANK = {folder: i for i, folders in enumerate(RANKS) for folder in folders}
-# what trains the judge needs the judge
-SIBLINGS = {("engine", "evals")}
 
 ALLOWED = {  # where a library may be imported
     "torch": ("tests/parity/", "benchmarks/"),
@@ -63,7 +62,7 @@ def rank_violations(path: str, source: str) -> list[str]:
         if name.split(".")[0] != "cns_jax" or name in ("cns_jax.__version__",):
             continue
         there = folder_of(name)
-        down = RANK[there] > RANK[here] or there == here or (here, there) in SIBLINGS
+        down = RANK[there] > RANK[here] or there == here
         if not down:
             found.append(f"{path}:{line}: {here} imports {name}, but only what stands below {here} may be imported")
         elif here == there == "methods" and not path.endswith("__init__.py") and name.split(".")[2] != "base":

@@ -32,8 +32,7 @@ def tile(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def sheet(rows: Sequence[Row], columns: Sequence[str], file: Path, zoom: int = 2) -> None:
-    """Write a labelled grid: a head over every column, a label before every row. Pictures may be None-free
-    rows of different lengths."""
+    """Write a labelled grid: a head over every column, a label before every row. Rows may differ in length."""
     side = max(image.shape[0] for row in rows for image in row.images)
     zoom = max(1, min(zoom, 256 // side))
     cell, gap = side * zoom, 4

@@ -133,7 +133,7 @@ class TextEmbeddings(nn.Module):
         table = nn.Embed(c.vocab_size, c.hidden_size, name="token_embedding")
         positions = nn.Embed(c.max_position_embeddings, c.hidden_size, name="position_embedding")
         tokens = table(jnp.minimum(ids_bl, c.vocab_size - 1))
-        if concept_rows_rd is not None:
+        if concept_rows_rd is not None and concept_rows_rd.shape[0]:
             rows = jnp.take(concept_rows_rd, jnp.maximum(ids_bl - c.vocab_size, 0), axis=0)
             tokens = jnp.where((ids_bl >= c.vocab_size)[..., None], rows.astype(tokens.dtype), tokens)
         return tokens + positions(jnp.arange(ids_bl.shape[1]))[None]
