@@ -24,7 +24,7 @@ import importlib, pkgutil, sys
 from absl import flags
 
 # importing them fails, as where only the package is installed; tensorboardX takes torch where it finds it
-sys.modules.update(dict.fromkeys(("torch", "diffusers", "tensorflow")))
+sys.modules.update(dict.fromkeys(("torch", "diffusers")))
 import cns_jax
 
 for module in pkgutil.walk_packages(cns_jax.__path__, "cns_jax."):
@@ -36,6 +36,7 @@ for module in pkgutil.walk_packages(cns_jax.__path__, "cns_jax."):
 from cns_jax.text.tokenizer import clip_tokenizer_class
 
 clip_tokenizer_class()
+assert "tensorflow" not in sys.modules
 """
 
 

@@ -1,0 +1,83 @@
+"""Held-out concepts: the paper's composition, never seen in pre-training, split into training and evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cns_jax.miniature import concepts as C
+from cns_jax.miniature.world import ANIMALS, SCENES, STYLES, description, render
+
+
+def kind(concept: C.MiniConcept) -> str:
+    if concept.subject is None:
+        return concept.kind
+    return "animal" if concept.subject.kind in ANIMALS else "object"
+
+
+@pytest.mark.parametrize(
+    ("number", "wanted"),
+    [
+        (1, {"animal": 3, "object": 2, "style": 2}),
+        (2, {"animal": 3, "scene": 2, "object": 1, "style": 1}),
+        (3, {"animal": 2, "scene": 1, "object": 3, "style": 1}),
+    ],
+)
+def test_composition(number: int, wanted: dict[str, int]) -> None:
+    assert Counter(map(kind, C.concepts(number))) == wanted
+
+
+def test_unknown_set() -> None:
+    with pytest.raises(ValueError, match="sets are 1, 2 and 3"):
+        C.concepts(4)
+
+
+def test_names_and_tokens_are_unique() -> None:
+    everything = [c for number in (1, 2, 3) for c in C.concepts(number)]
+    assert len({c.name for c in everything}) == len({c.token for c in everything}) == 21
+
+
+def test_pre_training_never_shows_them() -> None:
+    """The world draws no pattern, and no scene or style of a concept."""
+    assert not any(s.pattern for i in range(2000) for s in description(0, i)[1].subjects)
+    for concept in (c for number in (1, 2, 3) for c in C.concepts(number)):
+        assert concept.scene not in SCENES and concept.style not in STYLES
+        assert concept.subject is None or concept.subject.pattern is not None
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_pictures(number: int) -> None:
+    assert 4 <= C.TRAIN_IMAGES <= 6 and C.TEST_IMAGES >= 12
+    for concept in C.concepts(number):
+        shown = [C.render_concept(concept, i) for i in range(C.TRAIN_IMAGES)]
+        held = [C.render_concept(concept, i, "test") for i in range(3)]
+        np.testing.assert_array_equal(shown[1][0], C.render_concept(concept, 1)[0])
+        images = np.stack([row[0] for row in shown + held]).astype(np.float32).reshape(len(shown) + 3, -1)
+        apart = np.abs(images[:, None] - images[None]).mean(-1) + 100 * np.eye(len(images))
+        assert apart.min() > 3, f"two pictures of {concept.name} are all but equal"
+        for _, caption, _ in shown:
+            assert concept.class_word in caption and "<" not in caption
+        if concept.kind == "subject":
+            assert len({row[2].scene for row in shown}) == C.TRAIN_IMAGES
+
+
+def test_a_pattern_is_seen() -> None:
+    """The concept is not its class in its colour."""
+    for concept in (c for number in (1, 2, 3) for c in C.concepts(number) if c.subject is not None):
+        picture = C.picture_of(concept, np.random.default_rng(0), 0)
+        plain = replace(picture, subjects=(replace(concept.subject, pattern=None),))
+        one, two = (render(p, np.random.default_rng(0)).astype(np.float32) for p in (picture, plain))
+        assert np.abs(one - two).mean() > 2, concept.name
+
+
+def test_folders(tmp_path: Path) -> None:
+    folders = C.write_concept_folders(2, tmp_path)
+    assert [f.name for f in folders] == [c.name for c in C.concepts(2)]
+    image, caption, _ = C.render_concept(C.concepts(2)[0], 3)
+    np.testing.assert_array_equal(np.asarray(Image.open(folders[0] / "03.png")), image)
+    assert (folders[0] / "03.txt").read_text().strip() == caption

@@ -1,0 +1,84 @@
+"""The drawn world: what it holds, that it varies, and that captions tell what is drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cns_jax.miniature import world
+from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, Picture, SubjectSpec
+
+
+def drawn(picture: Picture, seed: int = 0) -> np.ndarray:
+    return world.render(picture, np.random.default_rng(seed)).astype(np.float32)
+
+
+def test_extent() -> None:
+    assert len(world.ANIMALS) >= 6 and len(world.OBJECTS) >= 6
+    assert len(COLORS) >= 10 and len(SCENES) >= 6 and len(STYLES) >= 4
+
+
+def test_examples_repeat_and_describe_themselves() -> None:
+    image, caption, picture = world.example(3, 5)
+    again, same, _ = world.example(3, 5)
+    assert image.shape == (64, 64, 3) and image.dtype == np.uint8
+    np.testing.assert_array_equal(image, again)
+    assert caption == same and world.description(3, 5) == (caption, picture)
+    assert world.example(4, 5)[2] != picture or world.example(3, 6)[2] != picture
+
+
+def test_arrays_do_not_depend_on_the_number_of_processes() -> None:
+    one, two = world.world_arrays(0, 6, processes=1), world.world_arrays(0, 6, processes=2)
+    np.testing.assert_array_equal(one["images"], two["images"])
+    assert one["captions"] == two["captions"]
+
+
+def test_captions_name_what_is_drawn() -> None:
+    rows = [world.description(0, i) for i in range(800)]
+    colored = placed = pairs = 0
+    for caption, picture in rows:
+        assert all(s.kind in caption for s in picture.subjects), (caption, picture)
+        pairs += len(picture.subjects) == 2
+        colored += all(s.color in caption for s in picture.subjects)
+        placed += world.PLACES[picture.scene] in caption
+        assert picture.style == "photo" or picture.style in caption or picture.style == "watercolor"
+    assert 0.25 < pairs / 800 < 0.35
+    assert 0.8 < colored / 800 < 0.9
+    assert 0.86 < placed / 800 < 0.94
+    assert {s.kind for _, p in rows for s in p.subjects} == set(SUBJECTS)
+    assert {s.color for _, p in rows for s in p.subjects} == set(COLORS)
+
+
+def test_every_attribute_changes_the_picture() -> None:
+    base = Picture((SubjectSpec("cat", "red"),), "beach", "photo")
+    pictures = [base]
+    pictures += [Picture((SubjectSpec(k, "red"),), "beach", "photo") for k in SUBJECTS if k != "cat"]
+    pictures += [Picture((SubjectSpec("cat", c),), "beach", "photo") for c in COLORS if c != "red"]
+    pictures += [Picture(base.subjects, s, "photo") for s in SCENES if s != "beach"]
+    pictures += [Picture(base.subjects, "beach", s) for s in STYLES if s != "photo"]
+    images = np.stack([drawn(p) for p in pictures]).reshape(len(pictures), -1)
+    apart = np.abs(images[:, None] - images[None]).mean(-1) + 100 * np.eye(len(images))
+    assert apart.min() > 1, f"{pictures[apart.argmin() // len(images)]} looks like another"
+
+
+def test_one_picture_varies_with_the_draw() -> None:
+    picture = Picture((SubjectSpec("dog", "blue"),), "forest", "photo")
+    assert np.abs(drawn(picture, 0) - drawn(picture, 1)).mean() > 5
+
+
+def test_edges_are_anti_aliased() -> None:
+    """A hard-edged drawing of few colours would have few distinct pixels."""
+    image = drawn(Picture((SubjectSpec("ball", "red"),), "snow", "photo")).astype(np.uint8)
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 300
+
+
+@pytest.mark.parametrize("color", ["orange", "red"])
+def test_prompt(color: str) -> None:
+    picture = Picture((SubjectSpec("cat", color), SubjectSpec("mug", "white")), "space", "pixel")
+    article = "an" if color == "orange" else "a"
+    assert world.prompt(picture) == f"pixel art of {article} {color} cat and a white mug in space"
+
+
+def test_calibration_prompts_differ() -> None:
+    prompts = world.world_prompts(100)
+    assert prompts == world.world_prompts(100) and len(set(prompts)) > 90
