@@ -6,11 +6,9 @@ Suites: control (does a picture show the scene, style, colour and subject that i
 from __future__ import annotations
 
 import dataclasses
-import logging
 import sys
 
 from absl import app, flags
-from absl import logging as absl_logging
 
 _SUITE = flags.DEFINE_enum("suite", "control", ["control"], "what to measure")
 _MODEL = flags.DEFINE_string("model", "miniature", "miniature, or the path of a diffusers folder")
@@ -27,9 +25,9 @@ _OUT = flags.DEFINE_string("out", "", "folder for control.json and the grid (def
 def main(_: list[str]) -> None:
     """Flags to the suite to a table."""
     from cns_jax.engine.control import ControlRequest, control
+    from cns_jax.engine.progress import console
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    absl_logging.set_verbosity(absl_logging.WARNING)
+    console()
     try:
         request = ControlRequest(
             model=_MODEL.value, run=_RUN.value, after=_AFTER.value, num=_NUM.value, seed=_SEED.value, out=_OUT.value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 from absl import app, flags
@@ -22,8 +21,9 @@ _OUT = flags.DEFINE_string("out", "", "folder for the PNGs (default: RUN/generat
 def main(_: list[str]) -> None:
     """Flags to the run's weights to PNGs and a grid."""
     from cns_jax.engine.generate import Request, generate
+    from cns_jax.engine.progress import console
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    console()
     request = Request(
         run=_RUN.value, prompts=tuple(_PROMPT.value), negative_prompt=_NEGATIVE.value, num=_NUM.value, seed=_SEED.value,
         sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value, after=_AFTER.value, out=_OUT.value,

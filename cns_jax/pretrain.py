@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-
 from absl import app
-from absl import logging as absl_logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the recipe", lock_config=True)
@@ -17,9 +14,9 @@ def main(_: list[str]) -> None:
     from cns_jax.engine.pretrain.export import export
     from cns_jax.engine.pretrain.run import run
     from cns_jax.engine.pretrain.settings import PretrainSettings
+    from cns_jax.engine.progress import console
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    absl_logging.set_verbosity(absl_logging.WARNING)  # orbax reports every phase of every save
+    console("%(asctime)s %(message)s")
     run(build(PretrainSettings, _CONFIG.value.to_dict()), export)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
 from absl import app, flags
-from absl import logging as absl_logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "what to teach and how; see configs/", lock_config=True)
@@ -17,11 +15,11 @@ def main(_: list[str]) -> None:
     """Flags to settings to the run."""
     from cns_jax.core.settings import build
     from cns_jax.engine.fit import Interrupted
+    from cns_jax.engine.progress import console
     from cns_jax.engine.sequence import run
     from cns_jax.engine.settings import RunSettings
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    absl_logging.set_verbosity(absl_logging.WARNING)  # orbax reports every phase of every save
+    console()
     if _CONFIG.value is None:
         sys.exit("error: give a configuration, e.g. --config=configs/mini.py")
     values = _CONFIG.value.to_dict()

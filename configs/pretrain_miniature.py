@@ -15,7 +15,7 @@ def _levels(kind: str, count: int) -> tuple[str, ...]:
 
 def get_config() -> ConfigDict:
     """Every setting of the recipe."""
-    vae_widths, unet_widths = (16, 24, 64, 128), (96, 144)
+    vae_widths, unet_widths = (16, 32, 64), (48, 96, 144)
     tower = {
         "hidden_size": 128,
         "intermediate_size": 512,
@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
                     "up_block_types": _levels("UpDecoderBlock2D", len(vae_widths)),
                     "block_out_channels": vae_widths,
                     "layers_per_block": 1,
-                    "latent_channels": 32,
+                    "latent_channels": 8,
                     "norm_num_groups": 8,
                     "sample_size": 64,
                 },
@@ -91,13 +91,13 @@ def get_config() -> ConfigDict:
                 "ema": 0.999,
                 "save_every": 200,
                 "model": {
-                    "sample_size": 8,
-                    "in_channels": 32,
-                    "out_channels": 32,
+                    "sample_size": 16,
+                    "in_channels": 8,
+                    "out_channels": 8,
                     "block_out_channels": unet_widths,
                     "layers_per_block": 1,
-                    "down_block_types": _levels("CrossAttnDownBlock2D", len(unet_widths)),
-                    "up_block_types": _levels("CrossAttnUpBlock2D", len(unet_widths)),
+                    "down_block_types": ("DownBlock2D", *_levels("CrossAttnDownBlock2D", 2)),
+                    "up_block_types": (*_levels("CrossAttnUpBlock2D", 2), "UpBlock2D"),
                     "norm_num_groups": 16,
                     "cross_attention_dim": 128,
                     "attention_head_dim": 4,

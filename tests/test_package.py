@@ -29,7 +29,7 @@ import cns_jax
 
 for module in pkgutil.walk_packages(cns_jax.__path__, "cns_jax."):
     importlib.import_module(module.name)
-    for flag in flags.FLAGS.flags_by_module_dict().get(module.name, []):
+    for flag in list(flags.FLAGS.flags_by_module_dict().get(module.name, [])):
         delattr(flags.FLAGS, flag.name)  # two command lines have a flag --config; a process runs one of them
     print(module.name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,13 @@ def _later(line: str, part: str, step: int) -> bool:
     except json.JSONDecodeError:  # the line that a kill cut short
         return True
     return row["part"] == part and row["step"] > step
+
+
+def console(form: str = "%(message)s") -> None:
+    """Send our messages to the terminal, and of other libraries' only warnings (orbax reports every save)."""
+    logging.basicConfig(level=logging.INFO, format=form, force=True)  # absl has put its own handler there
+    for name in ("absl", "jax", "orbax", "tensorflow_datasets"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def bar(title: str, total: int, start: int = 0, unit: str = "step") -> tqdm:

@@ -15,13 +15,13 @@ import numpy as np
 
 from cns_jax.core.mesh import replicate
 from cns_jax.core.rng import stream
-from cns_jax.core.settings import SettingsError
+from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.types import Concept, ConceptData, Frozen, TrainState
 from cns_jax.data.captions import sample_prompts, without_token
 from cns_jax.data.folder import check_words
 from cns_jax.data.images import load_image
 from cns_jax.engine.checkpoint import Checkpoints
-from cns_jax.engine.fit import Fit, Interrupted, StopSignals
+from cns_jax.engine.fit import Fit, StopSignals
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.prepare import concept_data, find_concepts, task_of
 from cns_jax.engine.progress import Metrics
@@ -68,12 +68,17 @@ class TrainingRun:
         tokens = tuple(c.token for c in self.concepts)
         self.studio = Studio.open(pipeline, tokens, settings.reserved_rows, settings.resolution, settings.train.fsdp)
         check_words(self.concepts, self.studio.vocabulary)
+        shards, images = self.studio.mesh.shape["data"], settings.train.batch + settings.train.prior_batch
+        require(
+            images % shards == 0,
+            f"train.batch + train.prior_batch = {images} images a step cannot be split over {shards} devices; "
+            f"make it {images + -images % shards}",
+        )
         self.directory = claim(settings)
         self.method: CNS = settings.method
         self.ledger = Ledger(self.directory)
         self.key = jax.random.key(settings.seed)
-        train = settings.train
-        studio = self.studio
+        train, studio = settings.train, self.studio
         self.spec = StepSpec(studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch)
 
     def number(self, index: int, step: int) -> int:
@@ -224,10 +229,7 @@ class TrainingRun:
 
 
 def run(settings: RunSettings) -> Path:
-    """Run or resume a training run; returns the overview picture. Raises Interrupted when asked to stop."""
+    """Run or resume a training run; returns the overview picture. Raises fit.Interrupted when asked to stop."""
     sequence = TrainingRun(settings)
     sequence.run()
     return sequence.directory / "overview.png"
-
-
-__all__ = ["Interrupted", "TrainingRun", "run"]

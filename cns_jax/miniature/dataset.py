@@ -107,4 +107,3 @@ class MiniConcepts(tfds.core.GeneratorBasedBuilder):
                 image, caption, _ = render_concept(concept, index, split)
                 row = {"image": _png(image), "caption": caption, "concept": concept.name, "token": concept.token}
                 yield f"{concept.name}_{index:02d}", row | {"class_word": concept.class_word, "kind": concept.kind}
-

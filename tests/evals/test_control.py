@@ -1,0 +1,81 @@
+"""The judge's grades, and the prompts it grades: fixed, complete, and right where they should be."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cns_jax.engine.control import load_judge
+from cns_jax.engine.studio import miniature_folder
+from cns_jax.evals import control
+from cns_jax.evals.judge import Verdict, grades
+from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, Picture, SubjectSpec
+
+PICTURES = [
+    Picture((SubjectSpec("cat", "red"),), "beach", "photo"),
+    Picture((SubjectSpec("mug", "blue"), SubjectSpec("dog", "black")), "space", "sketch"),
+]
+
+
+def perfect(pictures) -> Verdict:
+    labels = control.labels_of(pictures)
+    present = np.asarray(labels.color) >= 0
+    color = np.zeros((*present.shape, len(COLORS)), np.float32)
+    for row, column in zip(*np.nonzero(present), strict=True):
+        color[row, column, labels.color[row, column]] = 1
+    return Verdict(
+        jnp.asarray(np.eye(len(STYLES))[labels.style]),
+        jnp.asarray(np.eye(len(SCENES))[labels.scene]),
+        jnp.asarray(present.astype(np.float32)),
+        jnp.asarray(color),
+    )
+
+
+def test_labels() -> None:
+    labels = control.labels_of(PICTURES)
+    assert [STYLES[i] for i in labels.style] == ["photo", "sketch"]
+    assert [SCENES[i] for i in labels.scene] == ["beach", "space"]
+    color = np.asarray(labels.color)
+    assert (color >= 0).sum(1).tolist() == [1, 2]
+    assert COLORS[color[1, SUBJECTS.index("dog")]] == "black"
+
+
+def test_a_perfect_verdict_is_right_everywhere() -> None:
+    for name, right in grades(perfect(PICTURES), control.labels_of(PICTURES)).items():
+        assert right.tolist() == [1, 1], name
+
+
+def test_each_mistake_costs_its_attribute_only() -> None:
+    labels, good = control.labels_of(PICTURES), perfect(PICTURES)
+    cat, mug = SUBJECTS.index("cat"), SUBJECTS.index("mug")
+    wrong = {
+        "style": good._replace(style=jnp.roll(good.style, 1, axis=1)),
+        "scene": good._replace(scene=jnp.roll(good.scene, 1, axis=1)),
+        "subject": good._replace(subject=good.subject.at[1, cat].set(5)),
+        "color": good._replace(color=good.color.at[1, mug].set(jnp.roll(good.color[1, mug], 1))),
+    }
+    for name, verdict in wrong.items():
+        for other, right in grades(verdict, labels).items():
+            assert right[1] == (other != name), (name, other)
+
+
+def test_prompts_are_fixed_and_cover_the_world() -> None:
+    pictures = control.control_pictures(256)
+    assert pictures[:8] == control.control_pictures(8)
+    assert {p.scene for p in pictures} == set(SCENES) and {p.style for p in pictures} == set(STYLES)
+    assert {s.kind for p in pictures for s in p.subjects} == set(SUBJECTS)
+    assert {s.color for p in pictures for s in p.subjects} == set(COLORS)
+    prompts = control.control_prompts(pictures)
+    assert all(
+        p.subjects[0].kind in words and p.subjects[0].color in words for p, words in zip(pictures, prompts, strict=True)
+    )
+
+
+@pytest.mark.skipif(not miniature_folder().is_dir(), reason="the miniature's weights are not here")
+def test_the_shipped_judge_knows_real_renders() -> None:
+    pictures = control.control_pictures(128)
+    shares = control.grade(load_judge(), control.real_renders(pictures), pictures)
+    assert shares["scene"] > 0.97 and shares["style"] > 0.97 and shares["color"] > 0.85 and shares["subject"] > 0.9
+    upset = control.grade(load_judge(), control.real_renders(pictures), pictures[1:] + pictures[:1])
+    assert max(upset.values()) < 0.6

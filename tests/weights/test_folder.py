@@ -1,0 +1,131 @@
+"""Folders in and out: exact, strict, and every difference named with its likely cause."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.flax import save_file as save_flax
+from safetensors.numpy import load_file, save_file
+
+from cns_jax.core.tree import fingerprint, flatten
+from cns_jax.neurons.score import cross_attention_kernels
+from cns_jax.weights.folder import read_pipeline, write_pipeline
+from cns_jax.weights.layout import file_key, from_file, to_file
+from cns_jax.weights.snapshot import Snapshot, load_snapshot, save_snapshot
+from cns_jax.weights.strict import WeightsMismatch
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+
+
+def change(file: Path, edit) -> None:
+    tensors = load_file(file)
+    edit(tensors)
+    save_file(tensors, file)
+
+
+def test_round_trip_is_exact(tiny_pipeline, tiny_folder: Path) -> None:
+    read = read_pipeline(tiny_folder)
+    assert read.model == tiny_pipeline.model and read.schedule == tiny_pipeline.schedule
+    assert fingerprint(read.params) == fingerprint(tiny_pipeline.params)
+
+
+def test_float16_folder_is_read_as_float32(tiny_pipeline, tmp_path: Path) -> None:
+    read = read_pipeline(write_pipeline(tmp_path / "half", tiny_pipeline, np.float16))
+    for name, leaf in flatten(read.params).items():
+        assert leaf.dtype == np.float32
+        half = flatten(tiny_pipeline.params)[name].astype(np.float16).astype(np.float32)
+        np.testing.assert_array_equal(leaf, half)
+
+
+def test_bfloat16_is_read(folder: Path) -> None:
+    tensors = {k: jnp.asarray(v, jnp.bfloat16) for k, v in load_file(folder / UNET).items()}
+    save_flax(tensors, folder / UNET)
+    assert all(leaf.dtype == np.float32 for leaf in flatten(read_pipeline(folder).params).values())
+
+
+def test_layout() -> None:
+    conv, linear = np.arange(120.0).reshape(2, 3, 4, 5), np.arange(6.0).reshape(2, 3)
+    assert to_file("c.kernel", conv).shape == (5, 4, 2, 3) and to_file("l.kernel", linear).shape == (3, 2)
+    for name, leaf in (("c.kernel", conv), ("l.kernel", linear), ("n.scale", np.ones(3)), ("s", np.float32(2))):
+        np.testing.assert_array_equal(from_file(name, to_file(name, leaf)), leaf)
+    assert [file_key(n) for n in ("a.kernel", "a.scale", "a.embedding", "a.bias", "logit_scale")] == [
+        "a.weight", "a.weight", "a.weight", "a.bias", "logit_scale",
+    ]  # fmt: skip
+
+
+KEY = "conv_in.weight"
+
+
+@pytest.mark.parametrize(
+    ("edit", "said", "cause"),
+    [
+        (lambda t: t.pop(KEY), f"1 keys missing: {KEY}", "The file is incomplete"),
+        (lambda t: t.update(new=np.ones(2)), "1 keys unexpected: new", "a smaller model than the weights"),
+        (lambda t: t.update({KEY: t[KEY][1:]}), f"{KEY} is (15, 4, 3, 3), the config makes it (16, 4, 3, 3)", "size"),
+        (lambda t: t.update({"add_embedding.linear_1.weight": np.ones(2)}), "unexpected", "SDXL"),
+        (lambda t: t.update({"x.lora_A.weight": np.ones(2)}), "unexpected", "LoRA"),
+        (lambda t: t.update({KEY: t[KEY] * np.nan}), f"NaN or infinity: {KEY}", "damaged"),
+        (lambda t: [t.pop(k) for k in list(t)[:40]], "40 keys missing", "and 32 more"),
+    ],
+)
+def test_differences_are_named(folder: Path, edit, said: str, cause: str) -> None:
+    change(folder / UNET, edit)
+    with pytest.raises(WeightsMismatch) as caught:
+        read_pipeline(folder)
+    assert str(folder / UNET) in str(caught.value)
+    assert said in str(caught.value) and cause in str(caught.value)
+
+
+def test_missing_and_cut_files(folder: Path) -> None:
+    whole = (folder / UNET).read_bytes()
+    (folder / UNET).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsMismatch, match="not a whole safetensors file"):
+        read_pipeline(folder)
+    (folder / UNET).unlink()
+    with pytest.raises(WeightsMismatch, match="does not exist"):
+        read_pipeline(folder)
+    (folder / "vae" / "config.json").unlink()
+    with pytest.raises(WeightsMismatch, match=r"vae.config\.json does not exist"):
+        read_pipeline(folder)
+
+
+def test_another_kind_of_pipeline(folder: Path) -> None:
+    file = folder / "model_index.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "_class_name": "StableDiffusionXLPipeline"}))
+    with pytest.raises(WeightsMismatch, match="_class_name is 'StableDiffusionXLPipeline'"):
+        read_pipeline(folder)
+
+
+def test_a_failed_write_leaves_what_was_there(folder: Path, tiny_pipeline) -> None:
+    def fail(_: Path) -> None:
+        raise OSError("disk full")
+
+    before = (folder / UNET).read_bytes()
+    with pytest.raises(OSError, match="disk full"):
+        write_pipeline(folder, tiny_pipeline, np.float16, write_tokenizer=fail)
+    assert (folder / UNET).read_bytes() == before
+
+
+def test_snapshot_round_trip(tiny_pipeline, tmp_path: Path) -> None:
+    kernels = cross_attention_kernels(tiny_pipeline.params["unet"])
+    rng = np.random.default_rng(0)
+    mask = jax.tree.map(lambda w: rng.random(w.shape) < 0.2, kernels)
+    rows = rng.normal(size=(4, 32)).astype(np.float32)
+    save_snapshot(tmp_path / "a" / "x.safetensors", Snapshot(kernels, rows, mask))
+    read = load_snapshot(tmp_path / "a" / "x.safetensors", kernels)
+    assert fingerprint(read.kernels) == fingerprint(kernels) and fingerprint(read.mask) == fingerprint(mask)
+    np.testing.assert_array_equal(read.rows_rd, rows)
+    other = jax.tree.map(lambda w: w[1:], kernels)
+    with pytest.raises(ValueError, match="belongs to another model"):
+        load_snapshot(tmp_path / "a" / "x.safetensors", other)
