@@ -72,7 +72,7 @@ def get_config() -> ConfigDict:
                     "sample_size": 64,
                 },
             },
-            "vae_whole": {"steps": 2500, "batch": 8, "learning_rate": 5e-4, "ema": 0.998, "save_every": 250},
+            "vae_whole": {"steps": 1000, "batch": 8, "learning_rate": 5e-4, "ema": 0.998, "save_every": 500},
             "clip": {
                 "steps": 1200,
                 "batch": 128,
@@ -84,7 +84,7 @@ def get_config() -> ConfigDict:
             },
             "judge": {"steps": 800, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
             "unet": {
-                "steps": 5000,
+                "steps": 5200,
                 "batch": 64,
                 "learning_rate": 1.5e-3,
                 "warmup": 200,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable
@@ -113,9 +114,8 @@ class Pretraining:
         """Train CLIP."""
         labels = [(p.scene, p.style) for p in self.world["pictures"]]
         model = {**self.settings.clip.model, "text": self.text_config()}
-        settings = self.settings
-        settings.clip.model.update(model)
-        _, _, params = train_clip(settings, self.world["images"], self.ids, labels, self.directory / "clip")
+        settings = dataclasses.replace(self.settings, clip=dataclasses.replace(self.settings.clip, model=model))
+        params = train_clip(settings, self.world["images"], self.ids, labels, self.directory / "clip")
         self.keep("clip", params, model)
 
     def text_config(self) -> dict[str, Any]:

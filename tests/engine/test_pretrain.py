@@ -1,0 +1,121 @@
+"""The miniature's recipe from nothing to an exported folder, at a size that takes a minute; and its resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cns_jax.core.settings import SettingsError, build
+from cns_jax.core.tree import fingerprint, flatten
+from cns_jax.engine.pretrain import loop, vae
+from cns_jax.engine.pretrain.export import export
+from cns_jax.engine.pretrain.run import run
+from cns_jax.engine.pretrain.settings import PretrainSettings, StageSettings
+from cns_jax.weights.folder import read_clip, read_pipeline
+from configs import pretrain_miniature
+
+
+def small(folder: Path) -> dict[str, Any]:
+    """The shipped recipe with every size and count cut down."""
+    config = pretrain_miniature.get_config().to_dict()
+    config |= {"directory": str(folder / "run"), "output": str(folder / "model"), "world": {"count": 96, "seed": 0}}
+    for stage in ("vae", "vae_whole", "clip", "judge", "unet"):
+        config[stage] |= {"steps": 2, "batch": 8, "save_every": 1}
+    config["vae"]["model"] |= {"block_out_channels": (8, 8, 8), "norm_num_groups": 4}
+    config["unet"]["model"] |= {"block_out_channels": (16, 16, 16)}
+    for tower in ("text", "vision"):
+        config["clip"]["model"][tower] |= {"num_hidden_layers": 1, "intermediate_size": 64}
+    config["clip"]["batch"] = 16
+    return config
+
+
+@pytest.mark.slow
+def test_recipe(tmp_path: Path) -> None:
+    settings = build(PretrainSettings, small(tmp_path))
+    run(settings, export)
+    model = tmp_path / "model"
+    pipeline = read_pipeline(model)
+    assert pipeline.model.unet.in_channels == pipeline.model.vae.latent_channels == 8
+    assert read_clip(model / "clip").text == pipeline.model.text_encoder
+    text = flatten(read_clip(model / "clip").params["text"]["text_model"])
+    for name, leaf in flatten(pipeline.params["text_encoder"]["text_model"]).items():
+        np.testing.assert_array_equal(leaf, text[name])
+    assert (model / "judge.safetensors").exists()
+    assert json.loads((model / "recipe.json").read_text())["unet"]["steps"] == 2
+    (model / "README.md").write_text("card")
+    before = fingerprint(pipeline.params)
+    run(settings, export)  # every stage is done: exported again, the card kept
+    assert fingerprint(read_pipeline(model).params) == before and (model / "README.md").read_text() == "card"
+
+
+def test_unknown_stage(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"unknown stages \['vea'\]"):
+        build(PretrainSettings, small(tmp_path) | {"stages": ("vea",)})
+
+
+def test_a_stage_resumes_to_the_bit(tmp_path: Path) -> None:
+    settings = StageSettings(steps=6, batch=4, learning_rate=0.1, warmup=2, save_every=2)
+    data = jnp.arange(32.0)
+
+    def train(folder: Path, stop: int | None = None) -> Any:
+        def loss(params: Any, key: jax.Array, data: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            drawn = data[jax.random.randint(key, (settings.batch,), 0, len(data))]
+            return jnp.square(params["w"][None] - drawn[:, None]).mean(), {}
+
+        class Stop(Exception):
+            pass
+
+        def interrupt(self: Any, number: int, tree: Any) -> None:
+            save(self, number, tree, wait=True)
+            if number == stop:
+                raise Stop
+
+        save, loop.Checkpoints.save = loop.Checkpoints.save, interrupt
+        try:
+            return loop.train("toy", settings, folder, {"w": jnp.zeros(3)}, loss, data, 0)
+        except Stop:
+            return None
+        finally:
+            loop.Checkpoints.save = save
+
+    whole = train(tmp_path / "a")
+    assert train(tmp_path / "b", stop=4) is None
+    np.testing.assert_array_equal(train(tmp_path / "b")["w"], whole["w"])
+    assert np.abs(whole["w"]).min() > 0
+
+
+def test_pictures_the_vae_learns_from() -> None:
+    key = jax.random.key(0)
+    world = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 3), np.uint8)
+    cut = vae.windows(key, jnp.asarray(world), 7, 8)
+    assert cut.shape == (7, 8, 8, 3)
+    places = [world[:, i : i + 8, j : j + 8] / 127.5 - 1 for i in range(9) for j in range(9)]
+    assert all(
+        min(np.abs(place - window).max((1, 2, 3)).min() for place in places) < 1e-5 for window in np.asarray(cut)
+    )
+    for images in (vae.textures(key, 4, 16), vae.collages(key, cut)):
+        assert np.abs(images).max() <= 1 and np.isfinite(images).all()
+        assert np.abs(images[0] - images[1]).max() > 0.1
+    masks = vae.patterns(key, 64, 32)
+    assert 0 <= masks.min() < 0.05 and 0.95 < masks.max() <= 1
+
+
+def test_reconstruction_loss() -> None:
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32))
+    assert vae.reconstruction_loss(images, images) == 0
+    shifted, checkered = images + 0.1, images + 0.1 * (-1.0) ** jnp.arange(8)[None, None, :, None]
+    np.testing.assert_allclose(vae.reconstruction_loss(shifted, images), 0.1 + 4 * 0.01, rtol=1e-4)
+    assert vae.reconstruction_loss(checkered, images) > vae.reconstruction_loss(shifted, images)
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(SettingsError, match="must be positive"):
+        StageSettings(steps=0, batch=1, learning_rate=1.0)
+    assert dataclasses.replace(StageSettings(1, 1, 1.0), ema=0.0).ema == 0
