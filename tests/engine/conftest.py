@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # importlib mode: for runs.py
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode: for tiny_runs.py
+
+from tiny_runs import values  # noqa: E402
 
 from cns_jax.core.settings import build  # noqa: E402
 from cns_jax.engine.sequence import run  # noqa: E402
 from cns_jax.engine.settings import RunSettings  # noqa: E402
 from cns_jax.engine.step import train_steps  # noqa: E402
 from cns_jax.text.vocabulary import TruncatedPromptWarning  # noqa: E402
-from runs import values  # noqa: E402
 
 
 @pytest.fixture(scope="session")

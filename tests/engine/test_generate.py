@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_runs import call
 
 from cns_jax.core.settings import SettingsError
 from cns_jax.engine.generate import Request, generate, open_run
 from cns_jax.text.vocabulary import UnknownTokenError
-from runs import call
 
 PROMPT = "a photo of a <tiger_cat> cat"
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+from tiny_runs import CONCEPTS, ROOT, call, command, flags, values
 
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.tree import flatten
@@ -22,7 +23,6 @@ from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import open_pipeline
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.snapshot import load_snapshot
-from runs import CONCEPTS, ROOT, call, command, flags, values
 
 
 def snapshots(folder: Path) -> list[Path]:
