@@ -25,21 +25,22 @@ def get_config() -> ConfigDict:
                 "positions": "caption+eot",
                 "scored": "base",
                 "selection": "concept",
-                "lambda1": 1.0,
-                "lambda2": 0.1,
-                "lr_neurons": 1e-3,
+                "lambda1": 0.05,
+                "lambda2": 0.005,
+                "lr_neurons": 7e-4,
                 "lr_token": 5e-3,
                 "prior_weight": 1.0,
                 "detach_begin": True,
             },
             "train": {
-                "steps": 400,
+                "steps": 500,
                 "batch": 8,
                 "prior_batch": 4,
                 "steps_per_call": 10,
                 "save_every": 100,
                 "views": 4,
                 "flip": True,
+                "snr_gamma": 0.1,  # colours are decided at much noise; without it a few hundred steps learn stripes only
                 "fsdp": 1,
             },
             "prior": {
@@ -47,6 +48,6 @@ def get_config() -> ConfigDict:
                 "directory": "",
                 "sample": {"sampler": "dpm++2m", "steps": 12, "guidance_scale": 4.0, "batch": 32},
             },
-            "sample": {"sampler": "dpm++2m", "steps": 20, "guidance_scale": 4.0, "negative_prompt": "", "batch": 8},
+            "sample": {"sampler": "dpm++2m", "steps": 20, "guidance_scale": 2.5, "negative_prompt": "", "batch": 8},
         }
     )

@@ -139,6 +139,19 @@ def target(schedule: Schedule, latents_bhwc: jax.Array, noise_bhwc: jax.Array, t
     return signal_b111 * noise_bhwc - sigma_b111 * latents_bhwc
 
 
+def min_snr_weights(schedule: Schedule, timesteps_b: jax.Array, gamma: float) -> jax.Array:
+    """Weight of each timestep's squared error, (b,): min(snr, gamma) / snr for epsilon, / (snr + 1) for v.
+
+    Hang et al. 2023 (arXiv:2303.09556). It quiets timesteps of little noise, where fine detail rules, so that
+    colours and shapes, decided at much noise, are learned sooner. gamma 0 weighs all alike (1).
+    """
+    if gamma == 0:
+        return jnp.ones(timesteps_b.shape)
+    signal_b, sigma_b = signal_and_noise(schedule, timesteps_b)
+    snr_b = jnp.square(signal_b / sigma_b)
+    return jnp.minimum(snr_b, gamma) / (snr_b if schedule.prediction_type == "epsilon" else snr_b + 1)
+
+
 def _per_image(schedule: Schedule, timesteps_b: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
     signal_b, sigma_b = signal_and_noise(schedule, timesteps_b)
     return signal_b[:, None, None, None].astype(dtype), sigma_b[:, None, None, None].astype(dtype)

@@ -79,7 +79,9 @@ class TrainingRun:
         self.ledger = Ledger(self.directory)
         self.key = jax.random.key(settings.seed)
         train, studio = settings.train, self.studio
-        self.spec = StepSpec(studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch)
+        self.spec = StepSpec(
+            studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch, train.snr_gamma
+        )
 
     def number(self, index: int, step: int) -> int:
         """The checkpoint number of a concept's step."""

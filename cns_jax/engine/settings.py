@@ -26,7 +26,8 @@ class ConceptSettings:
 @dataclass(frozen=True)
 class TrainSettings:
     """steps: a concept; batch, prior_batch: images a step; steps_per_call: optimizer steps in one jitted call;
-    views: crops and flips cached an image; fsdp: devices that parameters are split over."""
+    views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps (0: all alike, as in the paper);
+    fsdp: devices that parameters are split over."""
 
     steps: int = 500
     batch: int = 1
@@ -35,11 +36,13 @@ class TrainSettings:
     save_every: int = 100
     views: int = 4
     flip: bool = True
+    snr_gamma: float = 0.0
     fsdp: int = 1
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "steps_per_call", "save_every", "views", "fsdp"):
             require(getattr(self, name) > 0, f"train.{name}={getattr(self, name)} must be positive")
+        require(0 <= self.snr_gamma < float("inf"), f"train.snr_gamma={self.snr_gamma} must not be negative; 0 is off")
         require(self.prior_batch >= 0, f"train.prior_batch={self.prior_batch} must not be negative")
         for name in ("steps", "save_every"):
             require(

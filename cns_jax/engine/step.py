@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from cns_jax.core.mesh import over_data
 from cns_jax.core.rng import stream
 from cns_jax.core.types import Batch, ConceptData, Frozen, Trainable, TrainState
-from cns_jax.diffusion.schedule import Schedule, add_noise, target
+from cns_jax.diffusion.schedule import Schedule, add_noise, min_snr_weights, target
 from cns_jax.methods.base import Method
 from cns_jax.nn.model import Model
 from cns_jax.nn.vae import sample_moments
@@ -31,6 +31,7 @@ class StepSpec:
     mesh: Mesh
     batch: int
     prior_batch: int
+    snr_gamma: float
 
 
 def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> Batch:
@@ -55,7 +56,10 @@ def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> 
 def denoising_loss(
     spec: StepSpec, base: Mapping[str, Any], trainable: Trainable, batch: Batch, key: jax.Array, step: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Eq. 8 without L_reg: the noise-prediction loss on concept images plus prior_weight times that on priors."""
+    """Eq. 8 without L_reg: the noise-prediction loss on concept images plus prior_weight times that on priors.
+
+    spec.snr_gamma > 0 weighs timesteps (`min_snr_weights`); the logged parts stay unweighted.
+    """
     count = batch.latents_bhwc.shape[0]
     t = jax.random.randint(stream(key, "time", step), (count,), 0, spec.schedule.num_train_timesteps)
     noise = jax.random.normal(stream(key, "noise", step), batch.latents_bhwc.shape)
@@ -68,7 +72,8 @@ def denoising_loss(
     logs = {"concept_loss": error_b[: spec.batch].mean()}
     if spec.prior_batch:
         logs["prior_loss"] = error_b[spec.batch :].mean()
-    return (error_b * batch.weight_b).sum(), logs
+    weight_b = batch.weight_b * min_snr_weights(spec.schedule, t, spec.snr_gamma)
+    return (error_b * weight_b).sum(), logs
 
 
 def one_step(

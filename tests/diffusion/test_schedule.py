@@ -13,6 +13,7 @@ from cns_jax.diffusion.schedule import (
     alphas_cumprod,
     denoised_and_noise,
     inference_timesteps,
+    min_snr_weights,
     multistep_timesteps,
     signal_and_noise,
     target,
@@ -94,6 +95,21 @@ def test_the_target_gives_back_image_and_noise(prediction):
     got_x0, got_noise = denoised_and_noise(schedule, x, output, signal, sigma)
     np.testing.assert_allclose(got_x0, x0, atol=1e-5)
     np.testing.assert_allclose(got_noise, noise, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_min_snr_weighs_the_error_of_the_image(prediction):
+    """Whatever the model outputs, weight * its squared error is min(snr, gamma) * that of the image it implies."""
+    schedule, gamma = Schedule(prediction_type=prediction), 5.0
+    times = jnp.array([3, 100, 400, 700, 999])
+    x, output = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5), np.float32))
+    signal, sigma = signal_and_noise(schedule, times)
+    x0, moved = (denoised_and_noise(schedule, x, o, signal, sigma)[0] for o in (output, output + 0.1))
+    snr = jnp.square(signal / sigma)
+    assert snr[0] > gamma > snr[-1]
+    weighted = min_snr_weights(schedule, times, gamma) * 0.1**2
+    np.testing.assert_allclose(weighted, jnp.minimum(snr, gamma) * jnp.square(moved - x0), rtol=2e-3)
+    np.testing.assert_array_equal(min_snr_weights(schedule, times, 0.0), np.ones(5))
 
 
 def test_dtype_of_the_latents_is_kept():

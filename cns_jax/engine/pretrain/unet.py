@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.core.rng import stream
-from cns_jax.diffusion.schedule import Schedule, add_noise, signal_and_noise, target
+from cns_jax.diffusion.schedule import Schedule, add_noise, min_snr_weights, target
 from cns_jax.engine.pretrain.loop import train
 from cns_jax.engine.pretrain.settings import PretrainSettings
 from cns_jax.nn.model import Model
@@ -52,9 +52,6 @@ def train_unet(
         noise = jax.random.normal(stream(key, "noise"), latents.shape)
         predicted = model.predict_noise(params, add_noise(schedule, latents, noise, t), t, text)
         error = jnp.square(predicted - target(schedule, latents, noise, t)).mean((1, 2, 3))
-        signal, sigma = signal_and_noise(schedule, t)
-        snr = jnp.square(signal / sigma)
-        weight = jnp.minimum(snr, settings.snr_gamma) / snr
-        return (weight * error).mean(), {"mse": error.mean()}
+        return (min_snr_weights(schedule, t, settings.snr_gamma) * error).mean(), {"mse": error.mean()}
 
     return train("unet", settings.unet, directory, params, loss, data, settings.seed)
