@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cns_jax.engine.control import load_judge
-from cns_jax.engine.studio import miniature_folder
+from cns_jax.engine.control import ControlRequest, load_judge
+from cns_jax.engine.control import control as run_control
 from cns_jax.evals import control
 from cns_jax.evals.judge import Verdict, grades
 from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, Picture, SubjectSpec
@@ -72,10 +74,17 @@ def test_prompts_are_fixed_and_cover_the_world() -> None:
     )
 
 
-@pytest.mark.skipif(not miniature_folder().is_dir(), reason="the miniature's weights are not here")
 def test_the_shipped_judge_knows_real_renders() -> None:
     pictures = control.control_pictures(128)
     shares = control.grade(load_judge(), control.real_renders(pictures), pictures)
     assert shares["scene"] > 0.97 and shares["style"] > 0.97 and shares["color"] > 0.85 and shares["subject"] > 0.9
     upset = control.grade(load_judge(), control.real_renders(pictures), pictures[1:] + pictures[:1])
     assert max(upset.values()) < 0.6
+
+
+@pytest.mark.slow
+def test_the_shipped_miniature_follows_its_prompts(tmp_path: Path) -> None:
+    result = run_control(ControlRequest(out=str(tmp_path)))
+    print(result.table())
+    for name, right in result.generated.items():
+        assert right / result.real[name] >= 0.9, result.table()

@@ -11,30 +11,39 @@ from errors import assert_parity
 
 from cns_jax.core.rng import stream
 from cns_jax.engine.sampling import sample_latents
+from cns_jax.engine.studio import miniature_folder
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
+from cns_jax.weights.folder import read_pipeline
 
 diffusers = pytest.importorskip("diffusers")
 
 
+@pytest.mark.parametrize("shipped", [False, True], ids=["tiny", "miniature"])
 @pytest.mark.parametrize(
     ("sampler", "scheduler"), [("ddim", "DDIMScheduler"), ("dpm++2m", "DPMSolverMultistepScheduler")]
 )
-def test_same_latents_in_diffusers(tiny_folder, tiny_pipeline, sampler: str, scheduler: str) -> None:
-    pipe = diffusers.StableDiffusionPipeline.from_pretrained(tiny_folder, safety_checker=None)
+def test_same_latents_in_diffusers(tiny_folder, sampler: str, scheduler: str, shipped: bool) -> None:
+    folder = miniature_folder() if shipped else tiny_folder
+    pipeline = read_pipeline(folder)
+    model = pipeline.model
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     if scheduler != "DDIMScheduler":
         pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
-    vocabulary = Vocabulary(load_tokenizer(tiny_pipeline.tokenizer))
-    prompt, shape = "a photo of a red cat on the beach", (4, 4, 4)
+    vocabulary = Vocabulary(load_tokenizer(pipeline.tokenizer))
+    side = 4 * model.vae.downsampling
+    prompt, shape = "a photo of a red cat on the beach", model.latent_shape(side, side)
     noise = jax.random.normal(stream(jax.random.key(jnp.uint32(5)), "latents"), shape)
     ours = sample_latents(
-        tiny_pipeline.params, jnp.zeros((1, 32)), jnp.asarray(vocabulary.encode([prompt])),
+        pipeline.params, jnp.zeros((1, model.text_encoder.hidden_size)), jnp.asarray(vocabulary.encode([prompt])),
         jnp.asarray(vocabulary.encode([""])), jnp.asarray([5], jnp.uint32), 5.0,
-        model=tiny_pipeline.model, schedule=tiny_pipeline.schedule, shape=shape, sampler=sampler, steps=5,
+        model=model, schedule=pipeline.schedule, shape=shape, sampler=sampler, steps=5,
     )  # fmt: skip
     theirs = pipe(
-        prompt, num_inference_steps=5, guidance_scale=5.0, output_type="latent", height=16, width=16,
+        prompt, num_inference_steps=5, guidance_scale=5.0, output_type="latent", height=side, width=side,
         latents=torch.from_numpy(np.array(noise).transpose(2, 0, 1)[None]),
     ).images  # fmt: skip
-    assert_parity(ours, theirs.numpy().transpose(0, 2, 3, 1), f"{sampler}, 5 guided steps, diffusers pipeline")
+    assert_parity(
+        ours, theirs.numpy().transpose(0, 2, 3, 1), f"{folder.name}, {sampler}, 5 guided steps, diffusers pipeline"
+    )

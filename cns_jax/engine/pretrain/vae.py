@@ -1,4 +1,4 @@
-"""The miniature's VAE: reconstruct the world and more than the world, through an 8 x 8 bottleneck."""
+"""The miniature's VAE: reconstruct the world and more than the world, through a 16 x 16 bottleneck."""
 
 from __future__ import annotations
 
