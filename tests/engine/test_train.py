@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from tiny_runs import CONCEPTS, ROOT, call, command, flags, values
+from tiny_runs import CONCEPTS, ROOT, call, command, config_file, flags, values
 
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.tree import flatten
@@ -71,7 +71,7 @@ def test_only_the_concepts_neurons_and_row_move(trained) -> None:
 
 def test_killed_in_concept_two_and_resumed(trained, tiny_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    arguments = ["--config=configs/mini.py", *flags(values(tiny_folder, folder)), "--config.calibration=diverse"]
+    arguments = [config_file(values(tiny_folder, folder), tmp_path / "config.py")]
     process = subprocess.Popen(
         command("train", *arguments),
         cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -41,6 +41,13 @@ def flags(config: dict[str, Any], prefix: str = "--config") -> list[str]:
     return out
 
 
+def config_file(config: dict[str, Any], file: Path) -> str:
+    """The same as a configuration file, the whole of it; returns its flag."""
+    lines = ("from ml_collections import ConfigDict", "", "def get_config():", f"    return ConfigDict({config!r})")
+    file.write_text("\n".join(lines))
+    return f"--config={file}"
+
+
 def command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"cns_jax.{module}", *arguments]
 

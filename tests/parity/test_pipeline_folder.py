@@ -27,7 +27,7 @@ def test_same_latents_in_diffusers(tiny_folder, sampler: str, scheduler: str, sh
     folder = miniature_folder() if shipped else tiny_folder
     pipeline = read_pipeline(folder)
     model = pipeline.model
-    pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     if scheduler != "DDIMScheduler":
         pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
