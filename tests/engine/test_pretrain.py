@@ -32,7 +32,7 @@ def small(folder: Path) -> dict[str, Any]:
     config["unet"]["model"] |= {"block_out_channels": (16, 16, 16)}
     for tower in ("text", "vision"):
         config["clip"]["model"][tower] |= {"num_hidden_layers": 1, "intermediate_size": 64}
-    config["clip"]["batch"] = 16
+    config["clip"]["batch"] = 32
     return config
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.core.rng import stream
+from cns_jax.core.settings import require
 from cns_jax.engine.pretrain.loop import train
 from cns_jax.engine.pretrain.settings import PretrainSettings
 from cns_jax.engine.pretrain.vae import to_float
@@ -52,8 +53,11 @@ def train_clip(
     """Train both towers with the symmetric contrastive loss of CLIP.
 
     labels: (scene, style) of every picture. A batch is a few groups of equal label: with scene and style
-    shared, only subjects and colours tell its pictures apart, which is what a plain batch leaves unlearned.
+    shared, only subjects and colours tell its pictures apart, which is what a plain batch leaves unlearned. Raises
+    SettingsError if clip.batch does not divide into groups.
     """
+    batch = settings.clip.batch
+    require(batch % GROUP == 0, f"clip.batch={batch} must be a multiple of {GROUP}, the pictures of a group")
     text = CLIPTextConfig.from_dict(settings.clip.model["text"])
     vision = CLIPVisionConfig.from_dict(settings.clip.model["vision"])
     key = jax.random.key(settings.seed)
@@ -66,7 +70,7 @@ def train_clip(
         "logit_scale": jnp.asarray(np.log(1 / 0.07), jnp.float32),
     }
     data = {"images": jnp.asarray(images_u8), "ids": jnp.asarray(ids), "groups": jnp.asarray(groups_of(labels))}
-    rows = settings.clip.batch // GROUP
+    rows = batch // GROUP
 
     def loss(params: Any, key: jax.Array, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         groups = jax.random.randint(stream(key, "group"), (rows, 1), 0, data["groups"].shape[0])
