@@ -42,7 +42,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "steps_per_call", "save_every", "views", "fsdp"):
             require(getattr(self, name) > 0, f"train.{name}={getattr(self, name)} must be positive")
-        require(0 <= self.snr_gamma < float("inf"), f"train.snr_gamma={self.snr_gamma} must not be negative; 0 is off")
+        gamma = self.snr_gamma
+        require(0 <= gamma < float("inf"), f"train.snr_gamma={gamma} must be finite and not negative; 0 is off")
         require(self.prior_batch >= 0, f"train.prior_batch={self.prior_batch} must not be negative")
         for name in ("steps", "save_every"):
             require(
