@@ -19,6 +19,10 @@ def get_config() -> ConfigDict:
         {
             "data_root": "miniature:1",
             "model": "miniature",
+            "variant": "",
+            "tokenizer": "",
+            "prediction_type": "",
+            "compute": "auto",
             "run": "",
             "resolution": 64,
             "seed": 0,
@@ -47,6 +51,7 @@ def get_config() -> ConfigDict:
                 "flip": True,
                 "snr_gamma": 0.1,  # a colour is decided at much noise; without this a short lesson learns stripes only
                 "fsdp": 1,
+                "remat": False,
             },
             "prior": {
                 "images": 32,

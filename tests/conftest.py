@@ -68,7 +68,7 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory):
     from cns_jax.nn.unet import UNetConfig
     from cns_jax.nn.vae import VAEConfig
     from cns_jax.text.train_bpe import train_tokenizer
-    from cns_jax.weights.folder import Pipeline
+    from cns_jax.weights.pipeline import Pipeline
 
     folder = tmp_path_factory.mktemp("tokenizer")
     words = ("cat", "dog", "mug", "photo", "beach", "toy")

@@ -11,7 +11,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cns_jax.core.settings import require
-from cns_jax.core.tree import map_named
 
 Rules = Sequence[tuple[str, PartitionSpec]]
 
@@ -38,20 +37,16 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def place_parameters(mesh: Mesh, params: Any, rules: Rules = PARAMETER_RULES) -> Any:
-    """Parameters on the mesh by the first matching rule; an axis that fsdp does not divide is replicated.
+def place(mesh: Mesh, name: str, leaf: Any, rules: Rules = PARAMETER_RULES) -> jax.Array:
+    """A parameter on the mesh by the first matching rule; an axis that fsdp does not divide is replicated.
 
-    Raises KeyError naming a leaf that no rule covers.
+    Raises KeyError if no rule covers its name.
     """
-
-    def one(name: str, leaf: Any) -> jax.Array:
-        for pattern, spec in rules:
-            if re.search(pattern, name):
-                fits = all(axis is None or leaf.shape[i] % mesh.shape[axis] == 0 for i, axis in enumerate(spec))
-                return jax.device_put(leaf, NamedSharding(mesh, spec if fits else PartitionSpec()))
-        raise KeyError(f"no sharding rule covers {name!r}")
-
-    return map_named(one, params)
+    for pattern, spec in rules:
+        if re.search(pattern, name):
+            fits = all(axis is None or leaf.shape[i] % mesh.shape[axis] == 0 for i, axis in enumerate(spec))
+            return jax.device_put(leaf, NamedSharding(mesh, spec if fits else PartitionSpec()))
+    raise KeyError(f"no sharding rule covers {name!r}")
 
 
 def over_data(mesh: Mesh, x: jax.Array) -> jax.Array:

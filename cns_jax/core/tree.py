@@ -91,11 +91,26 @@ def count(tree: Mapping[str, Any]) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
+class Fingerprint:
+    """SHA-256 over leaves given one by one in the order of their names: the identity of a set of weights."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, name: str, leaf: Any) -> None:
+        """Take in a leaf's name, shape, dtype and bytes."""
+        array = np.ascontiguousarray(leaf)
+        self._digest.update(f"{name}:{np.shape(leaf)}:{array.dtype};".encode())
+        self._digest.update(array.reshape(-1).view(np.uint8).data)
+
+    def hexdigest(self) -> str:
+        """The first 16 hex digits."""
+        return self._digest.hexdigest()[:16]
+
+
 def fingerprint(tree: Mapping[str, Any]) -> str:
-    """SHA-256 over names, shapes, dtypes and bytes, first 16 hex digits: the identity of a set of weights."""
-    digest = hashlib.sha256()
+    """The `Fingerprint` of a whole tree."""
+    found = Fingerprint()
     for name, leaf in flatten(tree).items():
-        array = np.asarray(leaf)
-        digest.update(f"{name}:{array.shape}:{array.dtype};".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]
+        found.add(name, leaf)
+    return found.hexdigest()

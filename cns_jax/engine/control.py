@@ -19,9 +19,10 @@ from cns_jax.core.settings import require
 from cns_jax.engine.generate import open_run
 from cns_jax.engine.report import tile
 from cns_jax.engine.settings import SampleSettings
-from cns_jax.engine.studio import Studio, miniature_folder, open_pipeline
+from cns_jax.engine.studio import Studio, find_source, miniature_folder
 from cns_jax.evals.control import ATTRIBUTES, control_pictures, control_prompts, grade, real_renders
 from cns_jax.miniature.world import SIZE
+from cns_jax.weights.locate import Address
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def control(request: ControlRequest) -> ControlResult:
         studio, params, rows = trained.studio, trained.params, trained.rows_rd
         out = Path(request.out or Path(request.run) / "control")
     else:
-        studio = Studio.open(open_pipeline(request.model), (), 0, SIZE)
+        studio = Studio.open(find_source(Address(request.model)), (), 0, SIZE)
         params, rows = dict(studio.params), jnp.zeros((0, studio.model.text_encoder.hidden_size))
         out = Path(request.out or "runs/control")
     pictures = control_pictures(request.num)

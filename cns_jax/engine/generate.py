@@ -17,7 +17,7 @@ from cns_jax.core.tree import overlay
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.report import tile
 from cns_jax.engine.settings import RunSettings, SampleSettings
-from cns_jax.engine.studio import Studio, open_pipeline
+from cns_jax.engine.studio import Studio, find_source
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.snapshot import load_snapshot
 
@@ -64,7 +64,8 @@ def open_run(run: str, after: str = "") -> Trained:
     require(not after or after in names, f"{run} has not learned {after!r}; it knows {', '.join(names)}")
     index = names.index(after) if after else len(names) - 1
     tokens = tuple(row["token"] for row in rows[: index + 1])
-    studio = Studio.open(open_pipeline(settings.model), tokens, settings.reserved_rows, settings.resolution)
+    source = find_source(settings.address)
+    studio = Studio.open(source, tokens, settings.reserved_rows, settings.resolution, compute=settings.compute)
     kernels = cross_attention_kernels(studio.params["unet"])
     snapshot = load_snapshot(directory / rows[index]["weights"], kernels)
     unet = overlay(studio.params["unet"], snapshot.kernels)

@@ -62,7 +62,7 @@ def concept_data(studio: Studio, settings: RunSettings, concepts: Sequence[Conce
         moments = np.concatenate(
             [
                 cache.moments(
-                    studio.model, studio.params["vae"], studio.vae_id, path,
+                    studio.model, studio.params["vae"], studio.ids["vae"], path,
                     studio.resolution, train.views, settings.seed, train.flip,
                 )
                 for path in concept.image_paths

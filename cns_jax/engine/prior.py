@@ -19,7 +19,7 @@ def prior_latents(studio: Studio, prompt: str, settings: PriorSettings, seed: in
 
     Kept in `directory` under a key of everything they depend on; concepts of one class share them.
     """
-    parts = (studio.base_id, prompt, studio.resolution, settings.images, settings.sample, seed)
+    parts = (studio.ids["model"], prompt, studio.resolution, settings.images, settings.sample, seed)
     file = directory / (hashlib.sha256(repr(parts).encode()).hexdigest()[:24] + ".safetensors")
     try:
         return load_file(file)["latents"]

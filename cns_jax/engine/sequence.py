@@ -28,7 +28,7 @@ from cns_jax.engine.progress import Metrics
 from cns_jax.engine.report import Row, sheet
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.step import StepSpec, initial_state
-from cns_jax.engine.studio import Studio, open_pipeline
+from cns_jax.engine.studio import Studio, find_source
 from cns_jax.methods.cns import CNS, Memory
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.neurons.statistics import overlaps
@@ -63,10 +63,13 @@ class TrainingRun:
 
     def __init__(self, settings: RunSettings) -> None:
         self.settings = settings
-        pipeline = open_pipeline(settings.model)
+        source = find_source(settings.address)
         self.concepts = find_concepts(settings)
         tokens = tuple(c.token for c in self.concepts)
-        self.studio = Studio.open(pipeline, tokens, settings.reserved_rows, settings.resolution, settings.train.fsdp)
+        train = settings.train
+        self.studio = Studio.open(
+            source, tokens, settings.reserved_rows, settings.resolution, train.fsdp, settings.compute, train.remat
+        )
         check_words(self.concepts, self.studio.vocabulary)
         shards, images = self.studio.mesh.shape["data"], settings.train.batch + settings.train.prior_batch
         require(
@@ -78,7 +81,7 @@ class TrainingRun:
         self.method: CNS = settings.method
         self.ledger = Ledger(self.directory)
         self.key = jax.random.key(settings.seed)
-        train, studio = settings.train, self.studio
+        studio = self.studio
         self.spec = StepSpec(
             studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch, train.snr_gamma
         )
@@ -172,7 +175,7 @@ class TrainingRun:
             "weights": weights,
             "mask": statistics,
         }
-        self.ledger.record(index, self.studio.base_id, row)
+        self.ledger.record(index, self.studio.ids["model"], row)
 
     def snapshot(self, index: int) -> Snapshot:
         """The weights after concept `index`."""

@@ -8,6 +8,7 @@ from typing import Literal
 from cns_jax.core.settings import require
 from cns_jax.methods import METHODS
 from cns_jax.methods.cns import CNS
+from cns_jax.weights.locate import Address
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class ConceptSettings:
 class TrainSettings:
     """steps: a concept; batch, prior_batch: images a step; steps_per_call: optimizer steps in one jitted call;
     views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps (0: all alike, as in the paper);
-    fsdp: devices that parameters are split over."""
+    fsdp: devices that parameters are split over; remat: compute the UNet's blocks again in the backward pass, which
+    saves memory and costs about a third more time."""
 
     steps: int = 500
     batch: int = 1
@@ -38,6 +40,7 @@ class TrainSettings:
     flip: bool = True
     snr_gamma: float = 0.0
     fsdp: int = 1
+    remat: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "steps_per_call", "save_every", "views", "fsdp"):
@@ -54,7 +57,9 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How pictures are made: sampler "ddim" or "dpm++2m", its steps, classifier-free guidance, images a batch."""
+    """How pictures are made: sampler (ddim, pndm, euler, euler_karras, euler_a, dpm++2m, dpm++2m_karras), its steps,
+    classifier-free guidance, images a batch.
+    """
 
     sampler: str = "dpm++2m"
     steps: int = 20
@@ -78,12 +83,21 @@ class PriorSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """One run. model: "miniature" or a diffusers folder. data_root: a folder with one sub-folder a concept, or
-    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found)."""
+    """One run.
+
+    model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub; variant, tokenizer and
+    prediction_type: see `Address`. compute: the dtype of frozen weights and activations (auto: bfloat16 on GPU and
+    TPU, float32 on a CPU); what is trained is float32 always. data_root: a folder with one sub-folder a concept, or
+    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found).
+    """
 
     name: str
     data_root: str
     model: str = "miniature"
+    variant: str = ""
+    tokenizer: str = ""
+    prediction_type: Literal["", "epsilon", "v_prediction"] = ""
+    compute: Literal["auto", "float32", "bfloat16"] = "auto"
     run: str = ""
     resolution: int = 64
     seed: int = 0
@@ -100,6 +114,11 @@ class RunSettings:
         require(self.method_name in METHODS, f"method_name={self.method_name!r}; known: {', '.join(METHODS)}")
         require(self.resolution % 8 == 0, f"resolution={self.resolution} must be a multiple of 8")
         require(bool(self.data_root), "data_root is empty; give a folder with one sub-folder of images a concept")
+
+    @property
+    def address(self) -> Address:
+        """Where the model is."""
+        return Address(self.model, self.variant, self.tokenizer, self.prediction_type)
 
     @property
     def directory(self) -> str:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
-from cns_jax.core.mesh import make_mesh, place_parameters
-from cns_jax.core.tree import Tree, fingerprint
+from cns_jax.core.mesh import make_mesh, place
+from cns_jax.core.tree import Tree
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.engine.sampling import Generator
+from cns_jax.neurons.score import is_cross_attention_kernel
 from cns_jax.nn.model import Model
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
-from cns_jax.weights.folder import Pipeline, read_pipeline
-from cns_jax.weights.strict import WeightsMismatch
+from cns_jax.weights.folder import read_folder
+from cns_jax.weights.locate import Address, open_source
+from cns_jax.weights.pipeline import Source
 
 MINIATURE = "miniature"
 
@@ -31,21 +34,24 @@ def miniature_folder() -> Path:
     return Path(str(resources.files("cns_jax.miniature"))) / "model"
 
 
-def open_pipeline(model: str) -> Pipeline:
-    """The pipeline called `model`: "miniature", or the path of a diffusers folder.
+def find_source(address: Address) -> Source:
+    """The checkpoint at `address`, or the shipped one if its model is "miniature". Raises WeightsMismatch."""
+    return read_folder(miniature_folder()) if address.model == MINIATURE else open_source(address)
 
-    Raises WeightsMismatch saying what to give instead if the path does not exist.
-    """
-    if model == MINIATURE:
-        return read_pipeline(miniature_folder())
-    if not Path(model).is_dir():
-        raise WeightsMismatch(f"model={model!r} is not a folder; give {MINIATURE!r} or the path of a diffusers folder")
-    return read_pipeline(model)
+
+def compute_dtype(compute: str) -> Any:
+    """The dtype of "float32", "bfloat16", or "auto": bfloat16 on GPU and TPU, float32 on a CPU."""
+    if compute == "auto":
+        compute = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(compute)
 
 
 @dataclass(frozen=True)
 class Studio:
-    """params: on the mesh, in the compute dtype. rows: reserved concept rows."""
+    """params: on the mesh, frozen weights in the compute dtype, cross-attention K/V kernels in float32.
+
+    ids: fingerprints of the weights as stored, by part, and of all ("model").
+    """
 
     model: Model
     params: Mapping[str, Tree]
@@ -53,25 +59,30 @@ class Studio:
     vocabulary: Vocabulary
     mesh: Mesh
     resolution: int
+    ids: Mapping[str, str]
 
     @classmethod
-    def open(cls, pipeline: Pipeline, tokens: tuple[str, ...], reserved: int, resolution: int, fsdp: int = 1) -> Studio:
-        """Place a pipeline's parameters on all devices and reserve rows for `tokens`."""
-        mesh = make_mesh(fsdp)
-        vocabulary = Vocabulary(load_tokenizer(pipeline.tokenizer), tokens, reserved)
-        return cls(
-            pipeline.model, place_parameters(mesh, pipeline.params), pipeline.schedule, vocabulary, mesh, resolution
-        )
+    def open(
+        cls,
+        source: Source,
+        tokens: tuple[str, ...],
+        reserved: int,
+        resolution: int,
+        fsdp: int = 1,
+        compute: str = "auto",
+        remat: bool = False,
+    ) -> Studio:
+        """Read a checkpoint, each weight straight to its place on the devices, and reserve rows for `tokens`."""
+        mesh, dtype = make_mesh(fsdp), compute_dtype(compute)
+        vocabulary = Vocabulary(load_tokenizer(source.tokenizer), tokens, reserved)
 
-    @cached_property
-    def base_id(self) -> str:
-        """Fingerprint of all parameters."""
-        return fingerprint(self.params)
+        def keep(name: str, leaf: np.ndarray) -> jax.Array:
+            return place(mesh, name, leaf if is_cross_attention_kernel(name) else leaf.astype(dtype))
 
-    @cached_property
-    def vae_id(self) -> str:
-        """Fingerprint of the VAE."""
-        return fingerprint(self.params["vae"])
+        loaded = source.load(keep)
+        # float32 parameters decide by themselves; a dtype of its own would be another key of compiled programs
+        model = dataclasses.replace(source.model, dtype=None if dtype == jnp.float32 else dtype, remat=remat)
+        return cls(model, loaded.params, source.schedule, vocabulary, mesh, resolution, loaded.ids)
 
     @property
     def generator(self) -> Generator:

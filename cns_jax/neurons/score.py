@@ -18,7 +18,12 @@ _KEYS_AND_VALUES = ("attn2.to_k.kernel", "attn2.to_v.kernel")
 
 def cross_attention_kernels(unet_params: Mapping[str, Any]) -> Tree:
     """The sub-tree of all cross-attention key and value kernels, each (in, out): what CNS may train."""
-    return select(unet_params, lambda name: name.endswith(_KEYS_AND_VALUES))
+    return select(unet_params, is_cross_attention_kernel)
+
+
+def is_cross_attention_kernel(name: str) -> bool:
+    """Whether the leaf of this dotted name is a cross-attention key or value kernel."""
+    return name.endswith(_KEYS_AND_VALUES)
 
 
 def feature_norms(hidden_bli: jax.Array, mask_bl: jax.Array) -> jax.Array:

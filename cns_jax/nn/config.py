@@ -30,6 +30,12 @@ def read_config(cls: type[T], config: Mapping[str, Any], fixed: Mapping[str, tup
     return cls(**{k: _frozen(v) for k, v in config.items() if k in known and v is not None})
 
 
+def config_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as the JSON object that it was read from."""
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+    return {k: v for k, v in plain.items() if v is not None}
+
+
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
 

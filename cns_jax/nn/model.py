@@ -22,18 +22,20 @@ class Model:
     """Stable Diffusion's three networks. Hashable: pass it to `jax.jit` as a static argument.
 
     Parameters travel beside it as {"unet": ..., "vae": ..., "text_encoder": ...}. dtype: the compute dtype
-    (None: that of the parameters).
+    (None: that of the parameters). remat: keep only the inputs of the UNet's blocks for the backward pass and
+    compute the rest again, about a third more work for a fraction of the memory.
     """
 
     unet: UNetConfig
     vae: VAEConfig
     text_encoder: CLIPTextConfig
     dtype: Any = None
+    remat: bool = False
 
     def modules(self) -> dict[str, Any]:
         """Part name -> Flax module."""
         return {
-            "unet": UNet2DConditionModel(self.unet, self.dtype),
+            "unet": UNet2DConditionModel(self.unet, self.dtype, self.remat),
             "vae": AutoencoderKL(self.vae, self.dtype),
             "text_encoder": CLIPTextModel(self.text_encoder, self.dtype),
         }

@@ -109,17 +109,21 @@ class Block(nn.Module):
     layers: int
     attends: bool
     dtype: Dtype = None
+    remat: bool = False
 
     def resnet(self, index: int) -> ResnetBlock:
         """The index-th ResNet block of this level."""
         c = self.config
         channels = c.block_out_channels[self.level]
-        return ResnetBlock(channels, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets.{index}")
+        kind = nn.remat(ResnetBlock) if self.remat else ResnetBlock
+        return kind(channels, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets.{index}")
 
     def transformer(self, index: int) -> SpatialTransformer:
         """The index-th spatial transformer of this level."""
         c = self.config
-        return SpatialTransformer(
+        # argument 3 of __call__, detach_begin, is a plain bool
+        kind = nn.remat(SpatialTransformer, static_argnums=(3,)) if self.remat else SpatialTransformer
+        return kind(
             c.block_out_channels[self.level],
             c.heads[self.level],
             c.depths[self.level],
@@ -188,6 +192,7 @@ class UNet2DConditionModel(nn.Module):
 
     config: UNetConfig
     dtype: Dtype = None
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -200,7 +205,7 @@ class UNet2DConditionModel(nn.Module):
         """
         c = self.config
         widths, levels = c.block_out_channels, len(c.block_out_channels)
-        common: dict[str, Any] = {"config": c, "dtype": self.dtype}
+        common: dict[str, Any] = {"config": c, "dtype": self.dtype, "remat": self.remat}
         sinusoid = timestep_embedding(timesteps_b, widths[0], c.flip_sin_to_cos, c.freq_shift)
         sinusoid = sinusoid.astype(latents_bhwc.dtype)
         temb = TimestepMLP(4 * widths[0], self.dtype, name="time_embedding")(sinusoid)

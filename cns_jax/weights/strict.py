@@ -1,18 +1,17 @@
-"""Strict loading: a file's tensors become a parameter tree, or one error lists every difference."""
+"""Strict loading: stored tensors become a parameter tree, or one error lists every difference."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from cns_jax.core.tree import Tree, flatten, like
+from cns_jax.core.tree import Fingerprint, Tree, flatten, like
 from cns_jax.weights.layout import file_key, file_shape, from_file
+from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file
 
 _SHOWN = 8
 
@@ -22,29 +21,17 @@ _IGNORED = re.compile(r"(^|\.)position_ids$")
 # names of the VAE's attention before diffusers 0.18
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
-
-class WeightsMismatch(ValueError):
-    """A file's tensors are not those of the model that its config describes."""
+Keep = Callable[[str, np.ndarray], Any]
 
 
-def read_tensors(file: Path) -> dict[str, np.ndarray]:
-    """All tensors of a safetensors file; 16-bit floats become float32.
-
-    Raises WeightsMismatch if the file is missing or cut short.
-    """
-    if not file.exists():
-        raise WeightsMismatch(f"{file} does not exist; a diffusers folder keeps the weights of this part there")
-    try:
-        with safe_open(file, framework="flax") as opened:
-            return {
-                _new_name(key): _float32(opened.get_tensor(key)) for key in opened.keys() if not _IGNORED.search(key)
-            }
-    except SafetensorError as error:
-        raise WeightsMismatch(f"{file} is not a whole safetensors file ({error}); download or copy it again") from None
+def as_read(_: str, leaf: np.ndarray) -> np.ndarray:
+    """Keep a leaf as the float32 array that was read."""
+    return leaf
 
 
-def _float32(tensor: Any) -> np.ndarray:
-    return np.asarray(tensor.astype(jnp.float32) if jnp.issubdtype(tensor.dtype, jnp.floating) else tensor)
+def with_new_names(stored: Mapping[str, Stored]) -> dict[str, Stored]:
+    """The tensors under today's diffusers names, without buffers."""
+    return {_new_name(key): where for key, where in stored.items() if not _IGNORED.search(key)}
 
 
 def _new_name(key: str) -> str:
@@ -52,35 +39,54 @@ def _new_name(key: str) -> str:
     return key.replace(found[1], _OLD_ATTENTION[found[1]]) if found else key
 
 
-def to_tree(found: Mapping[str, np.ndarray], target: Mapping[str, Any], file: Path) -> Tree:
-    """The tensors nested like `target` (a tree of arrays or ShapeDtypeStructs), in our layout.
+def check(stored: Mapping[str, Stored], target: Mapping[str, Any], file: Path) -> None:
+    """Compare names and shapes with `target` (a tree of arrays or ShapeDtypeStructs); no weights are read.
 
-    Raises WeightsMismatch that names every kind of difference, counted, with the likely cause.
+    Raises WeightsMismatch naming `file` and every kind of difference, counted, with the likely cause.
     """
-    leaves = flatten(target)
-    names = {file_key(name): name for name in leaves}
-    wanted = {key: file_shape(name, leaves[name].shape) for key, name in names.items()}
-    found = {key: _as_linear(value, wanted.get(key)) for key, value in found.items()}
-    missing = [key for key in wanted if key not in found]
-    unexpected = [key for key in found if key not in wanted]
-    misshapen = [key for key in wanted if key in found and found[key].shape != wanted[key]]
+    wanted = {file_key(name): file_shape(name, leaf.shape) for name, leaf in flatten(target).items()}
+    missing = [key for key in wanted if key not in stored]
+    unexpected = [key for key in stored if key not in wanted]
+    misshapen = [key for key in wanted if key in stored and _as_linear(stored[key].shape, wanted[key]) != wanted[key]]
     if missing or unexpected or misshapen:
-        shapes = [f"{key} is {found[key].shape}, the config makes it {wanted[key]}" for key in misshapen]
+        shapes = [f"{key} is {stored[key].shape}, the config makes it {wanted[key]}" for key in misshapen]
         rows = [_row("missing", missing), _row("unexpected", unexpected), _row("misshapen", shapes)]
         raise WeightsMismatch(f"{file}: {'; '.join(filter(None, rows))}. {_cause(missing, unexpected, misshapen)}")
-    broken = [key for key in wanted if not np.isfinite(found[key]).all()]
+
+
+def load(
+    stored: Mapping[str, Stored], target: Mapping[str, Any], file: Path, keep: Keep = as_read, prefix: str = ""
+) -> tuple[Tree, str]:
+    """The tensors nested like `target`, in our layout, and their fingerprint (of the float32 values).
+
+    One tensor is in memory beside what `keep(prefix + name, leaf)` keeps of the earlier ones.
+    Raises WeightsMismatch for what `check` finds, and for NaN or infinity.
+    """
+    check(stored, target, file)
+    kept, broken, found = {}, [], Fingerprint()
+    for name, leaf in flatten(target).items():
+        key = file_key(name)
+        tensor = stored[key].read().reshape(file_shape(name, leaf.shape))
+        if not np.isfinite(tensor).all():
+            broken.append(key)
+        array = from_file(name, tensor)
+        found.add(name, array)
+        kept[name] = keep(prefix + name, array)
     if broken:
         raise WeightsMismatch(
             f"{file}: {_row('with NaN or infinity', broken)}. The file is damaged or was saved mid-divergence"
         )
-    return like({name: from_file(name, found[key]) for key, name in names.items()}, target)
+    return like(kept, target), found.hexdigest()
 
 
-def _as_linear(tensor: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
+def load_file(file: Path, target: Mapping[str, Any]) -> Tree:
+    """A whole safetensors file as the tree `target`."""
+    return load(with_new_names(index_file(file)[0]), target, file)[0]
+
+
+def _as_linear(shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
     """Old VAE files keep attention projections as 1 x 1 convolutions."""
-    if shape is not None and tensor.ndim == 4 and len(shape) == 2 and tensor.shape[2:] == (1, 1):
-        return tensor[:, :, 0, 0]
-    return tensor
+    return shape[:2] if len(shape) == 4 and len(wanted) == 2 and shape[2:] == (1, 1) else shape
 
 
 def _row(kind: str, keys: list[str]) -> str:

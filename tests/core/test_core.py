@@ -96,12 +96,11 @@ def test_streams_differ_by_name_and_step() -> None:
 
 
 def test_placement() -> None:
-    placed = mesh.place_parameters(mesh.make_mesh(fsdp=2), {"x": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}})
-    assert placed["x"]["kernel"].sharding.spec == PartitionSpec("fsdp")
-    assert placed["x"]["bias"].sharding.spec == PartitionSpec()
-    odd = mesh.place_parameters(mesh.make_mesh(fsdp=2), {"x": {"kernel": jnp.ones((3, 4))}})
-    assert odd["x"]["kernel"].sharding.spec == PartitionSpec()
+    two = mesh.make_mesh(fsdp=2)
+    assert mesh.place(two, "x.kernel", jnp.ones((4, 3))).sharding.spec == PartitionSpec("fsdp")
+    assert mesh.place(two, "x.bias", jnp.ones(3)).sharding.spec == PartitionSpec()
+    assert mesh.place(two, "x.kernel", jnp.ones((3, 4))).sharding.spec == PartitionSpec()
     with pytest.raises(KeyError, match="no sharding rule covers 'x.weigth'"):
-        mesh.place_parameters(mesh.make_mesh(), {"x": {"weigth": jnp.ones(3)}})
+        mesh.place(two, "x.weigth", jnp.ones(3))
     with pytest.raises(SettingsError, match="fsdp=3 does not divide the 4 devices"):
         mesh.make_mesh(fsdp=3)

@@ -18,7 +18,8 @@ from cns_jax.engine.pretrain import loop, vae
 from cns_jax.engine.pretrain.export import export
 from cns_jax.engine.pretrain.run import run
 from cns_jax.engine.pretrain.settings import PretrainSettings, StageSettings
-from cns_jax.weights.folder import read_clip, read_pipeline
+from cns_jax.weights.clip_folder import read_clip
+from cns_jax.weights.folder import read_folder
 from configs import pretrain_miniature
 
 
@@ -41,7 +42,7 @@ def test_recipe(tmp_path: Path) -> None:
     settings = build(PretrainSettings, small(tmp_path))
     run(settings, export)
     model = tmp_path / "model"
-    pipeline = read_pipeline(model)
+    pipeline = read_folder(model).load()
     assert pipeline.model.unet.in_channels == pipeline.model.vae.latent_channels == 8
     assert read_clip(model / "clip").text == pipeline.model.text_encoder
     text = flatten(read_clip(model / "clip").params["text"]["text_model"])
@@ -52,7 +53,7 @@ def test_recipe(tmp_path: Path) -> None:
     (model / "README.md").write_text("card")
     before = fingerprint(pipeline.params)
     run(settings, export)  # every stage is done: exported again, the card kept
-    assert fingerprint(read_pipeline(model).params) == before and (model / "README.md").read_text() == "card"
+    assert fingerprint(read_folder(model).load().params) == before and (model / "README.md").read_text() == "card"
 
 
 def test_unknown_stage(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.tree import flatten
 from cns_jax.engine.sequence import TrainingRun
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.studio import open_pipeline
 from cns_jax.neurons.score import cross_attention_kernels
+from cns_jax.weights.folder import read_folder
 from cns_jax.weights.snapshot import load_snapshot
 
 
@@ -53,7 +53,7 @@ def test_what_a_run_leaves(trained) -> None:
 
 def test_only_the_concepts_neurons_and_row_move(trained) -> None:
     """From file to file: bit-identical outside the mask, and in every other token's row."""
-    base = cross_attention_kernels(open_pipeline(trained["values"]["model"]).params["unet"])
+    base = cross_attention_kernels(read_folder(trained["values"]["model"]).load().params["unet"])
     before, rows = flatten(base), np.zeros((5, 32), np.float32)
     for index, file in enumerate(snapshots(trained["folder"])):
         after = load_snapshot(file, base)
@@ -136,7 +136,7 @@ def test_batch_must_fit_the_devices(tiny_folder: Path, tmp_path: Path) -> None:
     [
         ("--config.train.stesp=3", "stesp"),
         ("--config.data_root=/nowhere", "/nowhere"),
-        ("--config.model=/nowhere", "model='/nowhere' is not a folder"),
+        ("--config.model=/nowhere", "model='/nowhere' does not exist"),
         ("--config.train.steps=7", "train.steps=7 must be a multiple of train.steps_per_call"),
         ("--config.method.ratio=1.5", "method.ratio=1.5 must be above 0 and below 1"),
         ("--config.data_root=miniature:4", "the drawn sets are miniature:1, :2 and :3"),

@@ -14,7 +14,7 @@ from cns_jax.engine.sampling import sample_latents
 from cns_jax.engine.studio import miniature_folder
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
-from cns_jax.weights.folder import read_pipeline
+from cns_jax.weights.folder import read_folder
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -25,7 +25,7 @@ diffusers = pytest.importorskip("diffusers")
 )
 def test_same_latents_in_diffusers(tiny_folder, sampler: str, scheduler: str, shipped: bool) -> None:
     folder = miniature_folder() if shipped else tiny_folder
-    pipeline = read_pipeline(folder)
+    pipeline = read_folder(folder).load()
     model = pipeline.model
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)

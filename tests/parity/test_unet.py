@@ -14,7 +14,7 @@ from cns_jax.core.tree import flatten, overlay
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.nn.unet import UNet2DConditionModel, UNetConfig
 from cns_jax.weights.layout import file_key, to_file
-from cns_jax.weights.strict import read_tensors, to_tree
+from cns_jax.weights.strict import load_file
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -56,7 +56,7 @@ def build(name: str, folder):
     t, text = torch.tensor([3, 700]), torch.randn(2, 7, 24)
     inputs = (jnp.asarray(x.numpy().transpose(0, 2, 3, 1)), jnp.asarray(t.numpy()), jnp.asarray(text.numpy()))
     target = jax.eval_shape(ours.init, jax.random.key(0), *inputs)["params"]
-    return theirs, ours, to_tree(read_tensors(file), target, file), (x, t, text), inputs
+    return theirs, ours, load_file(file, target), (x, t, text), inputs
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -15,10 +15,10 @@ from safetensors.numpy import load_file, save_file
 
 from cns_jax.core.tree import fingerprint, flatten
 from cns_jax.neurons.score import cross_attention_kernels
-from cns_jax.weights.folder import read_pipeline, write_pipeline
+from cns_jax.weights.folder import read_folder, write_pipeline
 from cns_jax.weights.layout import file_key, from_file, to_file
 from cns_jax.weights.snapshot import Snapshot, load_snapshot, save_snapshot
-from cns_jax.weights.strict import WeightsMismatch
+from cns_jax.weights.tensors import WeightsMismatch
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -35,13 +35,13 @@ def change(file: Path, edit) -> None:
 
 
 def test_round_trip_is_exact(tiny_pipeline, tiny_folder: Path) -> None:
-    read = read_pipeline(tiny_folder)
+    read = read_folder(tiny_folder).load()
     assert read.model == tiny_pipeline.model and read.schedule == tiny_pipeline.schedule
     assert fingerprint(read.params) == fingerprint(tiny_pipeline.params)
 
 
 def test_float16_folder_is_read_as_float32(tiny_pipeline, tmp_path: Path) -> None:
-    read = read_pipeline(write_pipeline(tmp_path / "half", tiny_pipeline, np.float16))
+    read = read_folder(write_pipeline(tmp_path / "half", tiny_pipeline, np.float16)).load()
     for name, leaf in flatten(read.params).items():
         assert leaf.dtype == np.float32
         half = flatten(tiny_pipeline.params)[name].astype(np.float16).astype(np.float32)
@@ -51,7 +51,7 @@ def test_float16_folder_is_read_as_float32(tiny_pipeline, tmp_path: Path) -> Non
 def test_bfloat16_is_read(folder: Path) -> None:
     tensors = {k: jnp.asarray(v, jnp.bfloat16) for k, v in load_file(folder / UNET).items()}
     save_flax(tensors, folder / UNET)
-    assert all(leaf.dtype == np.float32 for leaf in flatten(read_pipeline(folder).params).values())
+    assert all(leaf.dtype == np.float32 for leaf in flatten(read_folder(folder).load().params).values())
 
 
 def test_layout() -> None:
@@ -82,7 +82,7 @@ KEY = "conv_in.weight"
 def test_differences_are_named(folder: Path, edit, said: str, cause: str) -> None:
     change(folder / UNET, edit)
     with pytest.raises(WeightsMismatch) as caught:
-        read_pipeline(folder)
+        read_folder(folder).load()
     assert str(folder / UNET) in str(caught.value)
     assert said in str(caught.value) and cause in str(caught.value)
 
@@ -91,20 +91,20 @@ def test_missing_and_cut_files(folder: Path) -> None:
     whole = (folder / UNET).read_bytes()
     (folder / UNET).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(WeightsMismatch, match="not a whole safetensors file"):
-        read_pipeline(folder)
+        read_folder(folder).load()
     (folder / UNET).unlink()
     with pytest.raises(WeightsMismatch, match="does not exist"):
-        read_pipeline(folder)
+        read_folder(folder).load()
     (folder / "vae" / "config.json").unlink()
     with pytest.raises(WeightsMismatch, match=r"vae.config\.json does not exist"):
-        read_pipeline(folder)
+        read_folder(folder).load()
 
 
 def test_another_kind_of_pipeline(folder: Path) -> None:
     file = folder / "model_index.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "_class_name": "StableDiffusionXLPipeline"}))
     with pytest.raises(WeightsMismatch, match="_class_name is 'StableDiffusionXLPipeline'"):
-        read_pipeline(folder)
+        read_folder(folder).load()
 
 
 def test_a_failed_write_leaves_what_was_there(folder: Path, tiny_pipeline) -> None:

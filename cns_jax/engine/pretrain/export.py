@@ -13,7 +13,9 @@ from safetensors.numpy import save_file
 
 from cns_jax.engine.pretrain.run import SCHEDULE, Pretraining
 from cns_jax.nn.clip import CLIPTextConfig, CLIPVisionConfig
-from cns_jax.weights.folder import Clip, Pipeline, write_clip, write_pipeline
+from cns_jax.weights.clip_folder import Clip, write_clip
+from cns_jax.weights.folder import write_pipeline
+from cns_jax.weights.pipeline import Pipeline
 
 
 def export(pretraining: Pretraining) -> None:

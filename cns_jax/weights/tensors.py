@@ -1,0 +1,56 @@
+"""Tensors of safetensors files by key. A file is mapped only while one of its tensors is read.
+
+A mapping kept open would count every page read so far as memory: twice the weights at the end of a load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+
+class WeightsMismatch(ValueError):
+    """A file's tensors are not those of the model that its config describes."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies. rows: which of the stored tensor's rows it is (None: all of them)."""
+
+    file: Path
+    key: str
+    shape: tuple[int, ...]
+    rows: slice | None = None
+
+    def read(self) -> np.ndarray:
+        """The tensor; floats of any width as float32, which holds 16-bit floats exactly."""
+        with _opened(self.file) as file:
+            tensor = file.get_tensor(self.key) if self.rows is None else file.get_slice(self.key)[self.rows]
+        return tensor if np.issubdtype(tensor.dtype, np.integer) else np.asarray(tensor, np.float32)
+
+
+def index_file(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
+    """Every tensor of a safetensors file, and the file's metadata. Nothing but the header is read.
+
+    Raises WeightsMismatch if the file is missing or cut short.
+    """
+    with _opened(file) as opened:
+        stored = {k: Stored(file, k, tuple(opened.get_slice(k).get_shape())) for k in opened.keys()}  # noqa: SIM118
+        return stored, dict(opened.metadata() or {})
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    if not file.is_file():
+        raise WeightsMismatch(f"{file} does not exist; the weights of this part belong there")
+    try:
+        with safe_open(file, framework="np") as opened:
+            yield opened
+    except SafetensorError as error:
+        raise WeightsMismatch(f"{file} is not a whole safetensors file ({error}); download or copy it again") from None
