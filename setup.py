@@ -23,7 +23,9 @@ setup(
         "etils>=1.9",
         "flax>=0.12",
         "importlib_resources>=6.0",  # etils needs it and does not say so
+        "huggingface_hub>=1.0",
         "jax>=0.10",
+        "ml_dtypes>=0.5",
         "ml_collections>=1.1",
         "numpy>=2.0",
         "optax>=0.2.8",
@@ -40,6 +42,7 @@ setup(
         "cuda": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
+        "caption": ["torch>=2.6", "transformers>=5.0,<6"],  # BLIP, for python -m cns_jax.caption
         "test": [
             "diffusers==0.42.*",
             "mypy>=1.18",

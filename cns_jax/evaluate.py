@@ -16,7 +16,9 @@ _RUN = flags.DEFINE_string("run", "", "measure this training run's weights inste
 _AFTER = flags.DEFINE_string("after", "", "with --run: the weights right after this concept (default: the last)")
 _NUM = flags.DEFINE_integer("num", 256, "prompts", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the first picture; the next ones count up")
-_SAMPLER = flags.DEFINE_enum("sampler", "dpm++2m", ["ddim", "dpm++2m"], "sampler")
+_SAMPLER = flags.DEFINE_string(
+    "sampler", "dpm++2m", "a sampler's name, or auto: the one of the model's scheduler_config.json"
+)
 _STEPS = flags.DEFINE_integer("steps", 20, "denoising steps", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance_scale", 4.0, "classifier-free guidance", lower_bound=0.0)
 _OUT = flags.DEFINE_string("out", "", "folder for control.json and the grid (default: RUN/control or runs/control)")

@@ -11,7 +11,9 @@ _PROMPT = flags.DEFINE_multi_string("prompt", None, "what to show; repeat the fl
 _NEGATIVE = flags.DEFINE_string("negative_prompt", "", "what to avoid")
 _NUM = flags.DEFINE_integer("num", 4, "pictures a prompt", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the first picture; the next ones count up")
-_SAMPLER = flags.DEFINE_string("sampler", "", "ddim or dpm++2m (default: the run's)")
+_SAMPLER = flags.DEFINE_string(
+    "sampler", "", "ddim, pndm, euler[_karras], euler_a or dpm++2m[_karras] (default: the run's)"
+)
 _STEPS = flags.DEFINE_integer("steps", 0, "denoising steps (default: the run's)", lower_bound=0)
 _GUIDANCE = flags.DEFINE_float("guidance_scale", -1.0, "classifier-free guidance (default: the run's)")
 _AFTER = flags.DEFINE_string("after", "", "use the weights right after this concept (default: the last)")

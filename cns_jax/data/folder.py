@@ -71,13 +71,14 @@ def _concept(root: Path, spec: ConceptSpec, problems: list[str]) -> Concept:
         problems.append(f"{spec.name}: token {token!r} must look like <cat1> (a-z, 0-9, _ and - between < and >)")
     if spec.kind not in KINDS:
         problems.append(f"{spec.name}: kind {spec.kind!r} must be one of {', '.join(KINDS)}")
-    paths = _pictures(folder, problems)
-    captions = _captions(folder, paths, problems)
+    paths = read_pictures(folder, problems)
+    captions = read_captions(folder, paths, problems)
     word = spec.class_word or guess_class_word(spec.name)
     return Concept(spec.name, token, word, spec.kind, paths, captions, spec.init_word or None)
 
 
-def _pictures(folder: Path, problems: list[str]) -> tuple[Path, ...]:
+def read_pictures(folder: Path, problems: list[str]) -> tuple[Path, ...]:
+    """The pictures of `folder` by name, each opened once; what is wrong is added to `problems`."""
     if not folder.is_dir():
         near = (
             ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir())[:8])
@@ -86,7 +87,7 @@ def _pictures(folder: Path, problems: list[str]) -> tuple[Path, ...]:
         )
         problems.append(f"{folder} does not exist; " + (f"{folder.parent} has: {near}" if near else "check data_root"))
         return ()
-    paths = tuple(sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")))
+    paths = tuple(sorted(p for p in folder.iterdir() if is_picture(p)))
     if not paths:
         problems.append(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
     for path in paths:
@@ -97,7 +98,12 @@ def _pictures(folder: Path, problems: list[str]) -> tuple[Path, ...]:
     return paths
 
 
-def _captions(folder: Path, paths: Sequence[Path], problems: list[str]) -> tuple[str | None, ...]:
+def is_picture(path: Path) -> bool:
+    """Whether a file's name is that of a picture."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def read_captions(folder: Path, paths: Sequence[Path], problems: list[str]) -> tuple[str | None, ...]:
     """From a .txt beside the picture, else from metadata.jsonl ({"file_name", "text"}), else None."""
     table = _metadata(folder / "metadata.jsonl", {p.name for p in paths}, problems)
     out: list[str | None] = []

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from cns_jax.diffusion.samplers import Denoiser
 
-# (latents_bhwc, timesteps_b int32, text_bld) -> model output, shape of the latents
+# (latents_bhwc, timesteps_b float32, text_bld) -> model output, shape of the latents
 ConditionalDenoiser = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -49,4 +49,4 @@ def classifier_free(
 
 
 def _per_image(timestep: jax.Array, count: int) -> jax.Array:
-    return jnp.broadcast_to(jnp.asarray(timestep, jnp.int32), (count,))
+    return jnp.broadcast_to(jnp.asarray(timestep, jnp.float32), (count,))

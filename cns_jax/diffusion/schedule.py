@@ -1,6 +1,7 @@
 """The forward process of variance-preserving diffusion and diffusers' scheduler_config.json.
 
-Legend of shapes: b batch, h w c latent height, width, channels, T training timesteps.
+Legend of shapes: b batch, h w c latent height, width, channels, T training timesteps, s sampling steps.
+A noise level is sigma / signal, the standard deviation of the noise beside an unscaled image.
 Source: Ho et al. 2020 (arXiv:2006.11239); v-prediction: Salimans and Ho 2022 (arXiv:2202.00512).
 """
 
@@ -28,6 +29,34 @@ _OFF: dict[str, Any] = {
 }
 
 
+# our samplers as diffusers knows them: scheduler class and the settings that make it this sampler.
+# Where a class stands twice, the first entry is what it means without those settings
+_DIFFUSERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "euler": ("EulerDiscreteScheduler", {"use_karras_sigmas": False}),
+    "euler_karras": ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
+    "dpm++2m": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": False}),
+    "dpm++2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+}
+
+# like _OFF, of one class only: each class ignores the settings of the others, which its files may hold too
+_LEVELS_OFF: dict[str, Any] = {
+    "final_sigmas_type": "zero",
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "sigma_min": None,
+    "sigma_max": None,
+}
+_OFF_IN_CLASS: dict[str, dict[str, Any]] = {
+    "EulerDiscreteScheduler": _LEVELS_OFF | {"interpolation_type": "linear", "timestep_type": "discrete"},
+    "DPMSolverMultistepScheduler": _LEVELS_OFF
+    | {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "lambda_min_clipped": -np.inf}
+    | {"use_lu_lambdas": False, "use_flow_sigmas": False, "variance_type": None},
+}
+
+
 class ScheduleError(ValueError):
     """A scheduler setting that is unknown or that the samplers cannot honour."""
 
@@ -36,8 +65,8 @@ class ScheduleError(ValueError):
 class Schedule:
     """Settings of the noise schedule under diffusers' names; hashable, a static argument of jit.
 
-    timestep_spacing None leaves the choice to the sampler (DDIM leading, DPM-Solver++ linspace, as in
-    diffusers); so a value here holds for every sampler. Defaults: Stable Diffusion 1.x and 2.x.
+    timestep_spacing None leaves the choice to the sampler (DDIM and PNDM leading, Euler and DPM-Solver++
+    linspace, as in diffusers); so a value here holds for every sampler. Defaults: Stable Diffusion 1.x and 2.x.
     Raises ScheduleError for a value outside the tuples above.
     """
 
@@ -64,7 +93,8 @@ class Schedule:
     def from_config(cls, config: Mapping[str, Any]) -> Schedule:
         """From the dict of a scheduler_config.json; absent keys take diffusers' defaults.
 
-        Keys of one sampler only (solver_order, use_karras_sigmas, ...) are not part of a schedule.
+        Keys of one sampler only (solver_order, use_karras_sigmas, ...) are not part of a schedule; which
+        sampler the file means is told by `sampler_of_config`.
         Raises ScheduleError for settings that would change the result and are not implemented here.
         """
         kind = config.get("_class_name")
@@ -77,10 +107,36 @@ class Schedule:
         known = {f.name for f in fields(cls)}
         return cls(**(defaults | {key: value for key, value in config.items() if key in known}))
 
-    def to_config(self, class_name: str = "DDIMScheduler") -> dict[str, Any]:
-        """The dict of a scheduler_config.json for diffusers' scheduler class `class_name`."""
+    def to_config(self, name: str = "ddim") -> dict[str, Any]:
+        """The dict of a scheduler_config.json with which diffusers samples as we do.
+
+        name: one of our samplers, or a diffusers class, which means the first of our samplers that it is.
+        Raises ScheduleError naming the known ones.
+        """
+        of_class = {kind: sampler for sampler, (kind, _) in reversed(_DIFFUSERS.items())}
+        _one_of("sampler or scheduler class", name, (*_DIFFUSERS, *of_class))
+        kind, settings = _DIFFUSERS[of_class.get(name, name)]
         config = {key: value for key, value in asdict(self).items() if value is not None}
-        return {"_class_name": class_name, "clip_sample": False, "trained_betas": None, **config}
+        return {"_class_name": kind, "clip_sample": False, "trained_betas": None, **settings, **config}
+
+
+def sampler_of_config(config: Mapping[str, Any]) -> str:
+    """Which of our samplers the dict of a scheduler_config.json means; absent keys take diffusers' defaults.
+
+    Raises ScheduleError for another class, and for a setting of the sampler that would change the result and
+    is not implemented. Settings of the schedule are checked by `Schedule.from_config`.
+    """
+    kind = config.get("_class_name")
+    _one_of("_class_name", kind, tuple(dict.fromkeys(known for known, _ in _DIFFUSERS.values())))
+    for field, off in _OFF_IN_CLASS.get(str(kind), {}).items():
+        # diffusers takes null for false
+        _one_of(field, config.get(field, off), (off, None) if off is False else (off,))
+    supported = [(name, settings) for name, (known, settings) in _DIFFUSERS.items() if known == kind]
+    for name, settings in supported:
+        if all(bool(config.get(field, False)) == value for field, value in settings.items()):
+            return name
+    field, value = next(iter(supported[0][1].items()))
+    raise ScheduleError(f"{field} of {kind} is {config.get(field, False)!r}; supported: {value!r}")
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
@@ -170,9 +226,9 @@ def denoised_and_noise(
 
 
 def inference_timesteps(schedule: Schedule, num_steps: int, default_spacing: str) -> np.ndarray:
-    """Training timesteps a one-output-per-interval sampler visits, int32 (num_steps,), falling.
+    """Training timesteps a one-output-per-interval sampler visits, int32 (s,), falling.
 
-    Table 2 of Lin et al. 2023 (arXiv:2305.08891), rounded as diffusers' DDIM, Euler and PNDM do.
+    Table 2 of Lin et al. 2023 (arXiv:2305.08891), rounded as diffusers' DDIM and PNDM do.
     """
     total, spacing = _checked(schedule, num_steps, default_spacing)
     steps: np.ndarray
@@ -183,6 +239,14 @@ def inference_timesteps(schedule: Schedule, num_steps: int, default_spacing: str
     else:
         steps = _trailing(total, num_steps)
     return _in_range(schedule, steps)
+
+
+def fractional_timesteps(schedule: Schedule, num_steps: int, default_spacing: str) -> np.ndarray:
+    """Like `inference_timesteps` for Euler, which leaves linspace unrounded: float32 (s,), falling."""
+    total, spacing = _checked(schedule, num_steps, default_spacing)
+    if spacing == "linspace":
+        return np.linspace(0, total - 1, num_steps, dtype=np.float32)[::-1]
+    return inference_timesteps(schedule, num_steps, spacing).astype(np.float32)
 
 
 def multistep_timesteps(schedule: Schedule, num_steps: int, default_spacing: str) -> np.ndarray:
@@ -196,6 +260,24 @@ def multistep_timesteps(schedule: Schedule, num_steps: int, default_spacing: str
     else:
         steps = _trailing(total, num_steps)
     return _in_range(schedule, steps)
+
+
+def noise_levels(schedule: Schedule, timesteps_s: np.ndarray | None = None) -> np.ndarray:
+    """Noise level of each timestep, linear between whole ones, float64 (s,); without timesteps of all T, rising."""
+    alpha = alphas_cumprod(schedule).astype(np.float64)
+    levels = np.sqrt((1 - alpha) / alpha)
+    return levels if timesteps_s is None else np.interp(timesteps_s, np.arange(len(levels)), levels)
+
+
+def timesteps_of_levels(schedule: Schedule, levels_s: np.ndarray) -> np.ndarray:
+    """The timestep of each noise level, linear in the level's logarithm between whole ones, float64 (s,)."""
+    log_levels = np.log(noise_levels(schedule))
+    return np.interp(np.log(levels_s), log_levels, np.arange(len(log_levels)))
+
+
+def karras_levels(first: float, last: float, num_steps: int, rho: float = 7.0) -> np.ndarray:
+    """Noise levels evenly apart in their rho-th root, eq. 5 of Karras et al. 2022 (arXiv:2206.00364); (s,)."""
+    return np.linspace(first ** (1 / rho), last ** (1 / rho), num_steps) ** rho
 
 
 def _trailing(total: int, num_steps: int) -> np.ndarray:

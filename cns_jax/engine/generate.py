@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,12 @@ from typing import Any
 import jax.numpy as jnp
 from PIL import Image
 
-from cns_jax.core.settings import SettingsError, build, require
 from cns_jax.core.tree import overlay
-from cns_jax.engine.ledger import Ledger
+from cns_jax.engine.learned import Learned
 from cns_jax.engine.report import tile
 from cns_jax.engine.settings import RunSettings, SampleSettings
 from cns_jax.engine.studio import Studio, find_source
 from cns_jax.neurons.score import cross_attention_kernels
-from cns_jax.weights.snapshot import load_snapshot
 
 
 @dataclass(frozen=True)
@@ -53,21 +50,11 @@ def open_run(run: str, after: str = "") -> Trained:
 
     Raises SettingsError if the folder is no run, has learned nothing yet, or does not know the concept.
     """
-    directory = Path(run)
-    config = directory / "config.json"
-    if not config.exists():
-        raise SettingsError(f"{run} is not the folder of a training run (no config.json in it)")
-    settings = build(RunSettings, json.loads(config.read_text()))
-    rows = Ledger(directory).read()["concepts"]
-    require(bool(rows), f"{run} has not finished its first concept yet; run the training command again to go on")
-    names = [row["name"] for row in rows]
-    require(not after or after in names, f"{run} has not learned {after!r}; it knows {', '.join(names)}")
-    index = names.index(after) if after else len(names) - 1
-    tokens = tuple(row["token"] for row in rows[: index + 1])
+    learned = Learned.of(run, after)
+    settings = learned.settings
     source = find_source(settings.address)
-    studio = Studio.open(source, tokens, settings.reserved_rows, settings.resolution, compute=settings.compute)
-    kernels = cross_attention_kernels(studio.params["unet"])
-    snapshot = load_snapshot(directory / rows[index]["weights"], kernels)
+    studio = Studio.open(source, learned.tokens, settings.reserved_rows, settings.resolution, compute=settings.compute)
+    snapshot = learned.snapshot(cross_attention_kernels(studio.params["unet"]))
     unet = overlay(studio.params["unet"], snapshot.kernels)
     return Trained(studio, studio.with_unet(unet), jnp.asarray(snapshot.rows_rd), settings)
 

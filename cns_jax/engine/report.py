@@ -31,6 +31,12 @@ def tile(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     return np.concatenate([np.concatenate(padded[r * columns : (r + 1) * columns], 1) for r in range(rows)])
 
 
+def thumbnail(image: np.ndarray, file: Path, side: int = 256) -> None:
+    """Write one picture as a small JPEG."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS).save(file, quality=85)
+
+
 def sheet(rows: Sequence[Row], columns: Sequence[str], file: Path, zoom: int = 2) -> None:
     """Write a labelled grid: a head over every column, a label before every row. Rows may differ in length."""
     side = max(image.shape[0] for row in rows for image in row.images)

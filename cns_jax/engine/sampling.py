@@ -15,7 +15,7 @@ from cns_jax.core.rng import stream
 from cns_jax.diffusion.guidance import classifier_free
 from cns_jax.diffusion.samplers import get_sampler
 from cns_jax.diffusion.schedule import Schedule
-from cns_jax.engine.settings import SampleSettings
+from cns_jax.engine.settings import AUTO, SampleSettings
 from cns_jax.nn.model import Model
 from cns_jax.text.vocabulary import Vocabulary
 
@@ -28,6 +28,7 @@ class Generator:
     schedule: Schedule
     vocabulary: Vocabulary
     resolution: int
+    sampler: str  # what settings call "auto"
 
     def latents(
         self,
@@ -41,13 +42,14 @@ class Generator:
         ids = self.vocabulary.encode(list(prompts))
         negative = jnp.asarray(self.vocabulary.encode([settings.negative_prompt]))
         shape = self.model.latent_shape(self.resolution, self.resolution)
+        sampler = self.sampler if settings.sampler == AUTO else settings.sampler
         out = []
         for start in range(0, len(prompts), settings.batch):
             part = _filled(ids[start : start + settings.batch], settings.batch)
             keys = _filled(np.asarray(seeds[start : start + settings.batch], np.uint32), settings.batch)
             x = sample_latents(
                 params, rows_rd, jnp.asarray(part), negative, jnp.asarray(keys), settings.guidance_scale,
-                model=self.model, schedule=self.schedule, shape=shape, sampler=settings.sampler, steps=settings.steps,
+                model=self.model, schedule=self.schedule, shape=shape, sampler=sampler, steps=settings.steps,
             )  # fmt: skip
             out.append(np.asarray(x)[: len(ids) - start])
         return np.concatenate(out)
@@ -93,9 +95,10 @@ def sample_latents(
     """Scaled latents (b, *shape) of prompts given as token ids."""
     text = model.encode_text(params["text_encoder"], ids_bl, rows_rd)
     negative = model.encode_text(params["text_encoder"], negative_1l, rows_rd)
-    noise = jax.vmap(lambda seed: jax.random.normal(stream(jax.random.key(seed), "latents"), shape))(seeds_b)
+    keys = jax.vmap(jax.random.key)(seeds_b)
+    noise = jax.vmap(lambda key: jax.random.normal(stream(key, "latents"), shape))(keys)
     denoiser = classifier_free(partial(model.predict_noise, params["unet"]), text, negative, guidance_scale)
-    return get_sampler(sampler)(schedule, denoiser, noise, steps)
+    return get_sampler(sampler)(schedule, denoiser, noise, steps, key=keys)
 
 
 @partial(jax.jit, static_argnames="model")

@@ -25,7 +25,7 @@ from cns_jax.engine.fit import Fit, StopSignals
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.prepare import concept_data, find_concepts, task_of
 from cns_jax.engine.progress import Metrics
-from cns_jax.engine.report import Row, sheet
+from cns_jax.engine.report import Row, sheet, thumbnail
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.step import StepSpec, initial_state
 from cns_jax.engine.studio import Studio, find_source
@@ -193,14 +193,17 @@ class TrainingRun:
         concept = self.concepts[index]
         prompts = sample_prompts(concept)
         plain = [without_token(p, concept.token) for p in prompts]
+        learned = self._images(*after, prompts)
         rows = [
             Row("its pictures", self._photos(concept, len(prompts))),
             Row(f"before, with {concept.token}", self._images(*before, prompts)),
-            Row(f"after, with {concept.token}", self._images(*after, prompts)),
+            Row(f"after, with {concept.token}", learned),
             Row("before, without the token", self._images(*before, plain)),
             Row("after, without the token", self._images(*after, plain)),
         ]
-        sheet(rows, prompts, self.directory / "samples" / f"{index + 1:02d}_{concept.name}.png")
+        file = self.directory / "samples" / f"{index + 1:02d}_{concept.name}.png"
+        sheet(rows, prompts, file)
+        thumbnail(learned[0], file.with_suffix(".jpg"))
 
     def _photos(self, concept: Concept, count: int) -> list[np.ndarray]:
         size = self.settings.resolution

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cns_jax.core.settings import require
+from cns_jax.diffusion.samplers import SAMPLERS
 from cns_jax.methods import METHODS
 from cns_jax.methods.cns import CNS
 from cns_jax.weights.locate import Address
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,8 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How pictures are made: sampler (ddim, pndm, euler, euler_karras, euler_a, dpm++2m, dpm++2m_karras), its steps,
-    classifier-free guidance, images a batch.
-    """
+    """How pictures are made: sampler (ddim, pndm, euler, euler_karras, euler_a, dpm++2m, dpm++2m_karras, or auto: the
+    one that the checkpoint's scheduler_config.json names), its steps, classifier-free guidance, images a batch."""
 
     sampler: str = "dpm++2m"
     steps: int = 20
@@ -68,6 +70,8 @@ class SampleSettings:
     batch: int = 8
 
     def __post_init__(self) -> None:
+        known = (AUTO, *SAMPLERS)
+        require(self.sampler in known, f"sample.sampler={self.sampler!r}; known: {', '.join(known)}")
         require(self.steps > 0, f"sample.steps={self.steps} must be positive")
         require(self.batch > 0, f"sample.batch={self.batch} must be positive")
 
@@ -113,6 +117,9 @@ class RunSettings:
     def __post_init__(self) -> None:
         require(self.method_name in METHODS, f"method_name={self.method_name!r}; known: {', '.join(METHODS)}")
         require(self.resolution % 8 == 0, f"resolution={self.resolution} must be a multiple of 8")
+        require(
+            bool(self.model), "model is empty; give 'miniature', a diffusers folder, a .safetensors file or a hub id"
+        )
         require(bool(self.data_root), "data_root is empty; give a folder with one sub-folder of images a concept")
 
     @property

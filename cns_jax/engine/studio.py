@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -16,8 +17,9 @@ from jax.sharding import Mesh
 
 from cns_jax.core.mesh import make_mesh, place
 from cns_jax.core.tree import Tree
-from cns_jax.diffusion.schedule import Schedule
+from cns_jax.diffusion.schedule import Schedule, ScheduleError, sampler_of_config
 from cns_jax.engine.sampling import Generator
+from cns_jax.engine.settings import SampleSettings
 from cns_jax.neurons.score import is_cross_attention_kernel
 from cns_jax.nn.model import Model
 from cns_jax.text.tokenizer import load_tokenizer
@@ -25,6 +27,8 @@ from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.locate import Address, open_source
 from cns_jax.weights.pipeline import Source
+
+log = logging.getLogger(__name__)
 
 MINIATURE = "miniature"
 
@@ -46,11 +50,21 @@ def compute_dtype(compute: str) -> Any:
     return jnp.dtype(compute)
 
 
+def own_sampler(source: Source) -> str:
+    """The sampler that a checkpoint's scheduler_config.json means; dpm++2m if it names none of ours."""
+    try:
+        return sampler_of_config(source.scheduler)
+    except ScheduleError as error:
+        log.debug("the checkpoint's own sampler is not used: %s", error)
+        return SampleSettings().sampler
+
+
 @dataclass(frozen=True)
 class Studio:
     """params: on the mesh, frozen weights in the compute dtype, cross-attention K/V kernels in float32.
 
-    ids: fingerprints of the weights as stored, by part, and of all ("model").
+    ids: fingerprints of the weights as stored, by part, and of all ("model"). sampler: the one that the
+    checkpoint's scheduler_config.json names, which settings call "auto".
     """
 
     model: Model
@@ -60,6 +74,7 @@ class Studio:
     mesh: Mesh
     resolution: int
     ids: Mapping[str, str]
+    sampler: str
 
     @classmethod
     def open(
@@ -82,12 +97,12 @@ class Studio:
         loaded = source.load(keep)
         # float32 parameters decide by themselves; a dtype of its own would be another key of compiled programs
         model = dataclasses.replace(source.model, dtype=None if dtype == jnp.float32 else dtype, remat=remat)
-        return cls(model, loaded.params, source.schedule, vocabulary, mesh, resolution, loaded.ids)
+        return cls(model, loaded.params, source.schedule, vocabulary, mesh, resolution, loaded.ids, own_sampler(source))
 
     @property
     def generator(self) -> Generator:
         """Generation with this model."""
-        return Generator(self.model, self.schedule, self.vocabulary, self.resolution)
+        return Generator(self.model, self.schedule, self.vocabulary, self.resolution, self.sampler)
 
     def encode(self, prompts: list[str], rows_rd: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Token ids (b, l) and hidden states (b, l, d)."""

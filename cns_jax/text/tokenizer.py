@@ -176,6 +176,20 @@ def write_tokenizer(
     _write_json(directory / "tokenizer_config.json", config)
 
 
+def drop_last_token(tokenizer: Tokenizer, directory: str | Path) -> None:
+    """Write the folder of `tokenizer` without the token that was added to it last."""
+    vocab, merges, added = bpe_tables(tokenizer)
+    last = max(added, key=lambda token: added[token])
+    write_tokenizer(
+        directory,
+        vocab,
+        merges,
+        pad_token=tokenizer.pad_token,
+        max_length=tokenizer.max_length,
+        added={token: i for token, i in added.items() if token != last},
+    )
+
+
 def _entry(token: str, special: bool) -> dict[str, Any]:
     flags = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
     return {"content": token, **flags, "special": special}

@@ -95,11 +95,13 @@ def write_pipeline(
     pipeline: Pipeline,
     dtype: Any = np.float32,
     write_tokenizer: Callable[[Path], None] | None = None,
+    add: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write a folder that diffusers' StableDiffusionPipeline.from_pretrained opens; returns its path.
 
-    dtype: of the tensors. write_tokenizer: fills the tokenizer folder (default: a copy of the pipeline's).
-    The folder is complete or absent: it is built beside its place and renamed.
+    dtype: of the tensors. write_tokenizer: fills the tokenizer folder (default: a copy of the pipeline's). add:
+    writes what else belongs into the folder. The folder is complete or absent: it is built beside its place and
+    renamed.
     """
     root = Path(directory)
     building = root.with_name(root.name + ".partial")
@@ -122,6 +124,8 @@ def write_pipeline(
         shutil.copytree(pipeline.tokenizer, building / "tokenizer")
     else:
         write_tokenizer(building / "tokenizer")
+    if add is not None:
+        add(building)
     shutil.rmtree(root, ignore_errors=True)
     building.rename(root)
     return root

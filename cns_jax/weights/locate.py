@@ -90,11 +90,11 @@ def download(repository: str, patterns: list[str]) -> Path:
         return Path(snapshot_download(repository, allow_patterns=patterns))
     except (LocalEntryNotFoundError, OSError) as error:
         if isinstance(error, HfHubHTTPError):
-            reason = f"the hub refuses it ({str(error).splitlines()[0]}); is the name right, is a login needed?"
+            reason = f"the hub refuses it ({str(error).splitlines()[0]}); is the name right, is a login needed"
         else:
             reason = "it is not in the cache and the hub cannot be reached"
         raise WeightsMismatch(
-            f"{repository}: {reason} On a machine with a network run: hf download {repository} "
+            f"{repository}: {reason}. On a machine with a network run: hf download {repository} "
             f"--include {' '.join(repr(p) for p in patterns)} --local-dir {repository.split('/')[1]}; copy that folder "
             f"here and give its path instead. (Cache: {constants.HF_HUB_CACHE})"
         ) from None

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors.numpy import save_file
 
 from cns_jax.core.tree import flatten
 from cns_jax.diffusion.schedule import Schedule
@@ -24,7 +23,7 @@ from cns_jax.nn.vae import VAEConfig
 from cns_jax.weights.layout import file_key, tensors
 from cns_jax.weights.original import PREFIX, QKV, original_names
 from cns_jax.weights.pipeline import Part, Pipeline, Source
-from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file
+from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file, write_tensors
 
 _CONFIG = "cns_jax.config"  # metadata of the files that we write: sizes that shapes do not tell
 _OPENCLIP = PREFIX["text_encoder"] + "model."
@@ -141,11 +140,7 @@ def write_single_file(file: Path, pipeline: Pipeline, dtype: Any, metadata: Mapp
             out[name] = np.concatenate([out[name], tensor]) if name in out else tensor
     described = {part: config_dict(getattr(model, part)) for part in PARTS}
     described["scheduler"] = dict(pipeline.scheduler) or pipeline.schedule.to_config()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".partial")
-    save_file(out, temporary, {"format": "pt", **metadata, _CONFIG: json.dumps(described)})
-    temporary.rename(file)
-    return file
+    return write_tensors(file, out, {"format": "pt", **metadata, _CONFIG: json.dumps(described)})
 
 
 def _stacking_order(key: str) -> tuple[str, int]:

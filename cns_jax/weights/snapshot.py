@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from cns_jax.core.tree import Tree, flatten, like
+from cns_jax.weights.tensors import write_tensors
 
 _ROWS = "token_rows"
 
@@ -27,10 +28,7 @@ def save_snapshot(file: Path, snapshot: Snapshot) -> None:
     tensors = {f"kernel.{k}": np.asarray(v) for k, v in flatten(snapshot.kernels).items()}
     tensors |= {f"mask.{k}": np.packbits(np.asarray(v)) for k, v in flatten(snapshot.mask).items()}
     tensors[_ROWS] = np.asarray(snapshot.rows_rd)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".partial")
-    save_file({k: np.asarray(v, order="C") for k, v in tensors.items()}, temporary)
-    temporary.rename(file)
+    write_tensors(file, tensors, {})
 
 
 def load_snapshot(file: Path, kernels: Mapping[str, Any]) -> Snapshot:

@@ -5,7 +5,7 @@ A mapping kept open would count every page read so far as memory: twice the weig
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 
 class WeightsMismatch(ValueError):
@@ -28,10 +29,14 @@ class Stored:
     shape: tuple[int, ...]
     rows: slice | None = None
 
+    def raw(self) -> np.ndarray:
+        """The tensor in the dtype that is stored."""
+        with _opened(self.file) as file:
+            return file.get_tensor(self.key) if self.rows is None else file.get_slice(self.key)[self.rows]
+
     def read(self) -> np.ndarray:
         """The tensor; floats of any width as float32, which holds 16-bit floats exactly."""
-        with _opened(self.file) as file:
-            tensor = file.get_tensor(self.key) if self.rows is None else file.get_slice(self.key)[self.rows]
+        tensor = self.raw()
         return tensor if np.issubdtype(tensor.dtype, np.integer) else np.asarray(tensor, np.float32)
 
 
@@ -43,6 +48,15 @@ def index_file(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     with _opened(file) as opened:
         stored = {k: Stored(file, k, tuple(opened.get_slice(k).get_shape())) for k in opened.keys()}  # noqa: SIM118
         return stored, dict(opened.metadata() or {})
+
+
+def write_tensors(file: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Path:
+    """A safetensors file, complete or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".partial")
+    save_file({k: np.asarray(v, order="C") for k, v in tensors.items()}, temporary, dict(metadata))
+    temporary.rename(file)
+    return file
 
 
 @contextmanager

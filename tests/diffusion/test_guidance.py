@@ -13,7 +13,8 @@ B, H, L, D = 3, 4, 5, 6
 
 def model(latents_bhwc, timesteps_b, text_bld):
     assert timesteps_b.shape == (latents_bhwc.shape[0],) == (text_bld.shape[0],)
-    bias_b = text_bld.mean((1, 2)) + 0.01 * timesteps_b.astype(jnp.float32)
+    assert timesteps_b.dtype == jnp.float32
+    bias_b = text_bld.mean((1, 2)) + 0.01 * timesteps_b
     return jnp.tanh(latents_bhwc) * bias_b[:, None, None, None]
 
 
@@ -26,7 +27,7 @@ def inputs():
 
 def test_formula():
     x, text, negative = inputs()
-    t = jnp.int32(7)
+    t = jnp.float32(7.5)
     along, without = conditional(model, text)(x, t), conditional(model, negative)(x, t)
     got = classifier_free(model, text, negative, 7.5)(x, t)
     np.testing.assert_allclose(got, without + 7.5 * (along - without), rtol=1e-5)
@@ -34,7 +35,7 @@ def test_formula():
 
 def test_scale_one_follows_the_prompt_and_zero_the_negative():
     x, text, negative = inputs()
-    t = jnp.int32(7)
+    t = jnp.float32(7.5)
     for scale, alone in ((1.0, text), (0.0, negative)):
         got = classifier_free(model, text, negative, scale)(x, t)
         np.testing.assert_allclose(got, conditional(model, alone)(x, t), atol=1e-5)
@@ -42,8 +43,8 @@ def test_scale_one_follows_the_prompt_and_zero_the_negative():
 
 def test_one_negative_serves_all_images():
     x, text, negative = inputs()
-    one = classifier_free(model, text, negative[:1], 3.0)(x, jnp.int32(1))
-    all_same = classifier_free(model, text, jnp.repeat(negative[:1], B, 0), 3.0)(x, jnp.int32(1))
+    one = classifier_free(model, text, negative[:1], 3.0)(x, jnp.float32(1))
+    all_same = classifier_free(model, text, jnp.repeat(negative[:1], B, 0), 3.0)(x, jnp.float32(1))
     np.testing.assert_array_equal(one, all_same)
 
 
@@ -55,7 +56,17 @@ def test_one_evaluation_of_a_doubled_batch_and_a_traced_scale():
         batches.append(latents_bhwc.shape[0])
         return model(latents_bhwc, timesteps_b, text_bld)
 
-    run = jax.jit(lambda scale: classifier_free(counting, text, negative, scale)(x, jnp.int32(5)))
+    run = jax.jit(lambda scale: classifier_free(counting, text, negative, scale)(x, jnp.float32(5)))
     run(2.0)
     run(9.0)
     assert batches == [2 * B]
+
+
+def test_fractional_timesteps_reach_the_model():
+    x, text, negative = inputs()
+    seen = [
+        denoiser(x, jnp.float32(t))
+        for denoiser in (conditional(model, text), classifier_free(model, text, negative, 2.0))
+        for t in (7, 7.5)
+    ]
+    assert not np.allclose(seen[0], seen[1]) and not np.allclose(seen[2], seen[3])

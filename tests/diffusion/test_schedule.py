@@ -6,17 +6,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cns_jax.diffusion.samplers import SAMPLERS
 from cns_jax.diffusion.schedule import (
     Schedule,
     ScheduleError,
     add_noise,
     alphas_cumprod,
     denoised_and_noise,
+    fractional_timesteps,
     inference_timesteps,
+    karras_levels,
     min_snr_weights,
     multistep_timesteps,
+    noise_levels,
+    sampler_of_config,
     signal_and_noise,
     target,
+    timesteps_of_levels,
 )
 
 SD15 = {  # scheduler_config.json of stable-diffusion-v1-5
@@ -39,13 +45,68 @@ def test_defaults_are_stable_diffusion():
     assert hash(Schedule.from_config(SD15)) == hash(Schedule())
 
 
-@pytest.mark.parametrize("class_name", ["DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler"])
+CLASSES = {  # and the sampler that each is without further settings
+    "DDIMScheduler": "ddim",
+    "PNDMScheduler": "pndm",
+    "EulerDiscreteScheduler": "euler",
+    "EulerAncestralDiscreteScheduler": "euler_a",
+    "DPMSolverMultistepScheduler": "dpm++2m",
+}
+
+
+@pytest.mark.parametrize("name", [*CLASSES, *SAMPLERS])
 @pytest.mark.parametrize("spacing", [None, "trailing"])
-def test_config_round_trip(class_name, spacing):
+def test_config_round_trip(name, spacing):
     schedule = Schedule(500, 0.001, 0.02, "linear", "v_prediction", 3, spacing, True)
-    assert Schedule.from_config(schedule.to_config(class_name)) == schedule
-    default = Schedule()
-    assert Schedule.from_config(default.to_config(class_name)) == default
+    assert Schedule.from_config(schedule.to_config(name)) == schedule
+    default = Schedule().to_config(name)
+    assert Schedule.from_config(default) == Schedule()
+    assert sampler_of_config(default) == CLASSES.get(name, name)
+
+
+def test_what_we_do_not_sample_is_not_written():
+    with pytest.raises(ScheduleError, match="'UniPC'; supported: 'ddim', .*'PNDMScheduler'"):
+        Schedule().to_config("UniPC")
+
+
+def test_samplers_of_published_configs():
+    assert sampler_of_config(SD15) == "pndm"
+    # a file holds the settings of other classes too, which diffusers ignores
+    assert sampler_of_config({"_class_name": "DDIMScheduler", "skip_prk_steps": False, "solver_order": 3}) == "ddim"
+    for kind in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler"):
+        assert sampler_of_config({"_class_name": kind, "use_karras_sigmas": True}) == f"{CLASSES[kind]}_karras"
+        assert sampler_of_config({"_class_name": kind, "use_karras_sigmas": None}) == CLASSES[kind]
+    assert sampler_of_config({"_class_name": "EulerAncestralDiscreteScheduler", "use_karras_sigmas": True}) == "euler_a"
+
+
+EULER, DPM = "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({}, "_class_name is None; supported: 'DDIMScheduler', 'PNDMScheduler', 'Euler"),
+        ({"_class_name": "LMSDiscreteScheduler"}, "_class_name is 'LMSDiscreteScheduler'; supported: 'DDIM"),
+        ({"_class_name": "PNDMScheduler"}, "skip_prk_steps of PNDMScheduler is False; supported: True"),
+        ({"_class_name": "PNDMScheduler", "skip_prk_steps": False}, "skip_prk_steps of PNDMScheduler is False"),
+        ({"_class_name": EULER, "interpolation_type": "log_linear"}, "interpolation_type is 'log_linear'"),
+        ({"_class_name": EULER, "timestep_type": "continuous"}, "timestep_type is 'continuous'; supported: 'dis"),
+        ({"_class_name": EULER, "final_sigmas_type": "sigma_min"}, "final_sigmas_type is 'sigma_min'"),
+        ({"_class_name": EULER, "use_beta_sigmas": True}, "use_beta_sigmas is True"),
+        ({"_class_name": EULER, "sigma_max": 80.0}, "sigma_max is 80.0"),
+        ({"_class_name": DPM, "algorithm_type": "sde-dpmsolver++"}, "algorithm_type is 'sde-dpmsolver"),
+        ({"_class_name": DPM, "solver_order": 3}, "solver_order is 3; supported: 2"),
+        ({"_class_name": DPM, "solver_type": "heun"}, "solver_type is 'heun'"),
+        ({"_class_name": DPM, "final_sigmas_type": "sigma_min"}, "final_sigmas_type is 'sigma_min'"),
+        ({"_class_name": DPM, "use_exponential_sigmas": True}, "use_exponential_sigmas is True"),
+        ({"_class_name": DPM, "use_lu_lambdas": True}, "use_lu_lambdas is True"),
+        ({"_class_name": DPM, "lambda_min_clipped": -5.1}, "lambda_min_clipped is -5.1"),
+        ({"_class_name": DPM, "variance_type": "learned_range"}, "variance_type is 'learned_range'"),
+    ],
+)
+def test_a_sampler_that_we_do_not_have_is_refused(config, named):
+    with pytest.raises(ScheduleError, match=named):
+        sampler_of_config(config)
 
 
 def test_absent_keys_take_diffusers_defaults():
@@ -128,6 +189,24 @@ def test_timesteps():
         249,
     ]
     assert multistep_timesteps(Schedule(), 4, "linspace").tolist() == [999, 749, 500, 250]
+    assert fractional_timesteps(Schedule(), 3, "linspace").tolist() == [999, 499.5, 0]
+    assert fractional_timesteps(Schedule(), 4, "leading").tolist() == [751, 501, 251, 1]
+
+
+def test_levels_and_timesteps_are_each_others_inverse():
+    schedule = Schedule()
+    times = np.arange(1000)
+    signal, sigma = signal_and_noise(schedule, times)
+    np.testing.assert_allclose(noise_levels(schedule), sigma / signal, rtol=1e-4)
+    np.testing.assert_array_equal(noise_levels(schedule, times), noise_levels(schedule))
+    np.testing.assert_allclose(timesteps_of_levels(schedule, noise_levels(schedule)), times, atol=1e-9)
+    assert noise_levels(schedule, np.array([10.5])) == pytest.approx(noise_levels(schedule)[10:12].mean())
+
+
+def test_karras_levels():
+    levels = karras_levels(80.0, 0.002, 10)
+    assert levels[[0, -1]] == pytest.approx([80, 0.002])
+    np.testing.assert_allclose(np.diff(levels ** (1 / 7)), np.diff(levels ** (1 / 7)).mean())
 
 
 @pytest.mark.parametrize("make", [inference_timesteps, multistep_timesteps])

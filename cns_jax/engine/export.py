@@ -1,0 +1,253 @@
+"""A run's result in the formats of other tools."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from cns_jax.core.settings import require
+from cns_jax.core.tree import Tree, flatten, overlay
+from cns_jax.engine.learned import Learned, base_kernels, with_concepts
+from cns_jax.engine.studio import find_source
+from cns_jax.text.tokenizer import load_tokenizer
+from cns_jax.weights.adapters import (
+    bundled_embeddings,
+    custom_diffusion_tensors,
+    difference_tensors,
+    embedding_tensors,
+)
+from cns_jax.weights.folder import write_pipeline
+from cns_jax.weights.modelspec import Description, modelspec
+from cns_jax.weights.patch import make_patch, write_patch
+from cns_jax.weights.pipeline import Pipeline, Source
+from cns_jax.weights.single_file import write_single_file
+from cns_jax.weights.snapshot import Snapshot
+from cns_jax.weights.tensors import write_tensors
+
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+LICENSE = "Derived from the base model, whose licence applies; so do the rights in the pictures it was taught with."
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """format: a key of FORMATS. out: the folder (empty: RUN/export/FORMAT). after: the weights right after this
+    concept (empty: the last). dtype: of the numbers (empty: the format's own). license: for the metadata."""
+
+    run: str
+    format: str
+    out: str = ""
+    after: str = ""
+    dtype: str = ""
+    license: str = LICENSE
+
+    def __post_init__(self) -> None:
+        require(self.format in FORMATS, f"format={self.format!r}; known: {', '.join(FORMATS)}")
+        require(self.dtype in ("", *DTYPES), f"dtype={self.dtype!r}; known: {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """What all formats need of a run."""
+
+    request: ExportRequest
+    learned: Learned
+    source: Source
+
+    @cached_property
+    def kernels(self) -> Tree:
+        """The base model's K/V kernels."""
+        return base_kernels(self.source)
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The weights to export."""
+        return self.learned.snapshot(self.kernels)
+
+    @property
+    def out(self) -> Path:
+        """Where to write."""
+        return Path(self.request.out or self.learned.directory / "export" / self.request.format)
+
+    @property
+    def title(self) -> str:
+        """The run's name, which files are called after."""
+        return self.learned.settings.name
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The learned token rows, (concepts, d)."""
+        return self.snapshot.rows_rd[: len(self.learned.tokens)]
+
+    def dtype(self, default: str) -> Any:
+        """The requested dtype, or the format's own."""
+        return DTYPES[self.request.dtype or default]
+
+    def described(self, kind: str, triggers: list[str]) -> dict[str, str]:
+        """Metadata."""
+        about = Description(
+            title=self.title,
+            triggers=triggers,
+            resolution=self.learned.settings.resolution,
+            prediction_type=self.source.schedule.prediction_type,
+            license=self.request.license,
+            kind=kind,
+            thumbnail=self.learned.thumbnail(),
+        )
+        return modelspec(about, self.source.model)
+
+    @cached_property
+    def words(self) -> dict[str, str]:
+        """Token -> the word that stands for it where embeddings are called by file name."""
+        tokenizer = load_tokenizer(self.source.tokenizer)
+
+        def word(token: str) -> str:
+            # A1111 takes every occurrence of an embedding's name in a prompt: "cat" would hijack all cats
+            name = token.strip("<>")
+            return f"cns_{name}" if len(tokenizer.ids(name)) == 1 else name
+
+        return {token: word(token) for token in self.learned.tokens}
+
+    def pipeline(self) -> Pipeline:
+        """The base model, checked to be the one that training started from."""
+        pipeline = self.source.load()
+        found = pipeline.ids["model"]
+        require(
+            found == self.learned.base,
+            f"{self.learned.settings.model} has changed since the run was trained: its weights are {found}, the run "
+            f"started from {self.learned.base}",
+        )
+        return pipeline
+
+
+def _diffusers(export: Exporter) -> list[Path]:
+    merged, write_tokenizer = with_concepts(
+        export.pipeline(), export.snapshot.kernels, export.learned.tokens, export.rows
+    )
+    return [write_pipeline(export.out, merged, export.dtype("float32"), write_tokenizer)]
+
+
+def _single_file(export: Exporter) -> list[Path]:
+    pipeline = export.pipeline()
+    unet = overlay(pipeline.params["unet"], export.snapshot.kernels)
+    merged = dataclasses.replace(pipeline, params={**pipeline.params, "unet": unet}, part_ids={})
+    file = export.out / f"{export.title}.safetensors"
+    write_single_file(file, merged, export.dtype("float16"), export.described("", list(export.words.values())))
+    return [file, *_embeddings(export, export.out / "embeddings")]
+
+
+def _lora(export: Exporter) -> list[Path]:
+    dtype = export.dtype("float16")
+    words = {export.words[token]: row for token, row in zip(export.learned.tokens, export.rows, strict=True)}
+    tensors = difference_tensors(export.kernels, export.snapshot.kernels, dtype) | bundled_embeddings(words, dtype)
+    metadata = export.described("lora", list(words)) | {
+        "ss_network_module": "cns_jax",
+        "cns_jax.base": export.learned.base,
+    }
+    file = write_tensors(export.out / f"{export.title}_lora.safetensors", tensors, metadata)
+    return [file, *_embeddings(export, export.out / "embeddings")]
+
+
+def _custom_diffusion(export: Exporter) -> list[Path]:
+    dtype = export.dtype("float16")
+    names = flatten(export.source.shapes()["unet"])
+    tensors = custom_diffusion_tensors(names, export.snapshot.kernels, dtype)
+    # diffusers looks for this very name
+    file = write_tensors(export.out / "pytorch_custom_diffusion_weights.safetensors", tensors, {"format": "pt"})
+    return [file, *_embeddings(export, export.out)]
+
+
+def _textual_inversion(export: Exporter) -> list[Path]:
+    return _embeddings(export, export.out)
+
+
+def _embeddings(export: Exporter, folder: Path) -> list[Path]:
+    dtype, files = export.dtype("float16"), []
+    for token, row in zip(export.learned.tokens, export.rows, strict=True):
+        metadata = export.described("textual-inversion", [export.words[token]])
+        metadata.pop("modelspec.thumbnail", None)  # ten times the embedding
+        file = folder / f"{export.words[token]}.safetensors"
+        files.append(write_tensors(file, embedding_tensors(token, row, dtype), metadata))
+    return files
+
+
+def _patch(export: Exporter) -> list[Path]:
+    dtype, files, parent = export.dtype("float32"), [], ""
+    for index, row in enumerate(export.learned.concepts):
+        after = export.learned.snapshot(export.kernels, index)
+        settings = export.learned.settings
+        about = Description(
+            title=row["name"],
+            triggers=[f"{row['token']} {row['class_word']}"],
+            resolution=settings.resolution,
+            prediction_type=export.source.schedule.prediction_type,
+            license=export.request.license,
+            kind="lora",
+            thumbnail=export.learned.thumbnail(index),
+        )
+        patch = make_patch(
+            after.kernels,
+            after.mask,
+            after.rows_rd[index],
+            dtype,
+            name=row["name"],
+            token=row["token"],
+            class_word=row["class_word"],
+            base=export.learned.base,
+            parent=parent,
+            about={
+                "kind": row["kind"],
+                "mask": row["mask"],
+                "method": {"name": settings.method_name, **dataclasses.asdict(settings.method)},
+                "train": dataclasses.asdict(settings.train),
+            },
+            metadata=modelspec(about, export.source.model),
+        )
+        files.append(write_patch(export.out / f"{index + 1:02d}_{row['name']}.safetensors", patch))
+        parent = patch.id
+    return files
+
+
+FORMATS: dict[str, Callable[[Exporter], list[Path]]] = {
+    "diffusers": _diffusers,
+    "single-file": _single_file,
+    "lora": _lora,
+    "custom-diffusion": _custom_diffusion,
+    "textual-inversion": _textual_inversion,
+    "patch": _patch,
+}
+
+HOW_TO = {
+    "diffusers": "StableDiffusionPipeline.from_pretrained({out!r}); prompts take the tokens: {tokens}",
+    "single-file": "put the file into models/checkpoints (ComfyUI) or models/Stable-diffusion (A1111) and embeddings/* "
+    "into the embeddings folder; prompts take {words} (ComfyUI: embedding:{first})",
+    "lora": "put the file into models/loras (ComfyUI) or models/Lora (A1111); ComfyUI also needs embeddings/* in "
+    "models/embeddings; prompts take {words} (ComfyUI: embedding:{first})",
+    "custom-diffusion": "pipe.unet.load_attn_procs({out!r}, "
+    "weight_name='pytorch_custom_diffusion_weights.safetensors', _pipeline=pipe), then a token at a time "
+    "pipe.load_textual_inversion({out!r}, weight_name='{first}.safetensors')",
+    "textual-inversion": "a token at a time pipe.load_textual_inversion({out!r}, weight_name='{first}.safetensors'), "
+    "or copy the files to the embeddings folder of ComfyUI or A1111",
+    "patch": "python -m cns_jax.patch apply --model=BASE --out=DIR {out}/*.safetensors",
+}
+
+
+def export(request: ExportRequest) -> tuple[list[Path], str]:
+    """Write the files; returns them and a line on how to use them. Raises SettingsError or WeightsMismatch."""
+    learned = Learned.of(request.run, request.after)
+    exporter = Exporter(request, learned, find_source(learned.settings.address))
+    files = FORMATS[request.format](exporter)
+    words = exporter.words
+    how = HOW_TO[request.format].format(
+        out=str(exporter.out),
+        tokens=", ".join(words),
+        words=", ".join(words.values()),
+        first=next(iter(words.values())),
+    )
+    return files, how

@@ -1,0 +1,112 @@
+"""What a run has learned, on the host: its ledger, its snapshots, and the checkpoint that it started from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cns_jax.core.settings import SettingsError, build, require
+from cns_jax.core.tree import Tree, flatten, overlay, select
+from cns_jax.engine.ledger import Ledger
+from cns_jax.engine.settings import RunSettings
+from cns_jax.neurons.score import cross_attention_kernels, is_cross_attention_kernel
+from cns_jax.text.tokenizer import load_tokenizer
+from cns_jax.text.vocabulary import Vocabulary
+from cns_jax.weights.layout import file_key
+from cns_jax.weights.pipeline import Pipeline, Source
+from cns_jax.weights.snapshot import Snapshot, load_snapshot
+from cns_jax.weights.strict import load
+
+
+@dataclass(frozen=True)
+class Learned:
+    """concepts: the ledger's rows up to the chosen one; base: fingerprint of the model that training started from."""
+
+    directory: Path
+    settings: RunSettings
+    concepts: Sequence[Mapping[str, Any]]
+    base: str
+
+    @classmethod
+    def of(cls, run: str, after: str = "") -> Learned:
+        """What the run in folder `run` knew after concept `after` (empty: after its last).
+
+        Raises SettingsError if the folder is no run, has learned nothing yet, or does not know the concept.
+        """
+        directory = Path(run)
+        config = directory / "config.json"
+        if not config.exists():
+            raise SettingsError(f"{run} is not the folder of a training run (no config.json in it)")
+        settings = build(RunSettings, json.loads(config.read_text()))
+        ledger = Ledger(directory).read()
+        rows = ledger["concepts"]
+        require(bool(rows), f"{run} has not finished its first concept yet; run the training command again to go on")
+        names = [row["name"] for row in rows]
+        require(not after or after in names, f"{run} has not learned {after!r}; it knows {', '.join(names)}")
+        count = names.index(after) + 1 if after else len(names)
+        return cls(directory, settings, rows[:count], ledger["base"])
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The concepts' tokens, in order."""
+        return tuple(row["token"] for row in self.concepts)
+
+    def snapshot(self, kernels: Mapping[str, Any], index: int = -1) -> Snapshot:
+        """The weights after concept `index`. kernels: the base model's K/V kernels, for structure and shapes."""
+        return load_snapshot(self.directory / self.concepts[index]["weights"], kernels)
+
+    def thumbnail(self, index: int = -1) -> Path:
+        """A small picture of concept `index` (absent in runs of old versions)."""
+        number = index % len(self.concepts) + 1
+        return self.directory / "samples" / f"{number:02d}_{self.concepts[index]['name']}.jpg"
+
+
+def base_kernels(source: Source) -> Tree:
+    """The cross-attention K/V kernels of a checkpoint, float32, without reading the rest."""
+    target = select(source.shapes()["unet"], is_cross_attention_kernel)
+    part = source.parts["unet"]
+    keys = {file_key(name) for name in flatten(target)}
+    return load({k: v for k, v in part.stored.items() if k in keys}, target, part.file)[0]
+
+
+_TABLE = ("text_model", "embeddings", "token_embedding", "embedding")
+
+
+def with_concepts(
+    pipeline: Pipeline, kernels: Mapping[str, Any], tokens: Sequence[str], rows_nd: np.ndarray
+) -> tuple[Pipeline, Callable[[Path], None]]:
+    """The pipeline with other K/V kernels and, at the end of its token table, a row a token; and what writes its
+    tokenizer. It is then an ordinary Stable Diffusion for any tool."""
+    vocabulary = Vocabulary(load_tokenizer(pipeline.tokenizer), tuple(tokens), len(tokens))
+    text = pipeline.params["text_encoder"]
+    table = text[_TABLE[0]][_TABLE[1]][_TABLE[2]][_TABLE[3]]
+    grown = np.concatenate([table, np.asarray(rows_nd, np.float32)])
+    return _with_table(pipeline, kernels, grown), vocabulary.save
+
+
+def without_last_concept(pipeline: Pipeline, kernels: Mapping[str, Any]) -> Pipeline:
+    """The pipeline with other K/V kernels and without the last row of its token table."""
+    text = pipeline.params["text_encoder"]
+    return _with_table(pipeline, kernels, text[_TABLE[0]][_TABLE[1]][_TABLE[2]][_TABLE[3]][:-1])
+
+
+def _with_table(pipeline: Pipeline, kernels: Mapping[str, Any], table: np.ndarray) -> Pipeline:
+    text = overlay(pipeline.params["text_encoder"], {_TABLE[0]: {_TABLE[1]: {_TABLE[2]: {_TABLE[3]: table}}}})
+    config = dataclasses.replace(pipeline.model.text_encoder, vocab_size=len(table))
+    return dataclasses.replace(
+        pipeline,
+        model=dataclasses.replace(pipeline.model, text_encoder=config),
+        params={**pipeline.params, "unet": overlay(pipeline.params["unet"], kernels), "text_encoder": text},
+        part_ids={"vae": pipeline.ids["vae"]},  # the others have changed
+    )
+
+
+def kernels_of(pipeline: Pipeline) -> Tree:
+    """The K/V kernels of a loaded pipeline."""
+    return cross_attention_kernels(pipeline.params["unet"])

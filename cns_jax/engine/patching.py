@@ -1,0 +1,198 @@
+"""Concept patches on a model folder: apply, revert, show, verify.
+
+A patched folder is an ordinary diffusers folder with a sub-folder patches/: the patches that were applied, what each
+of them overwrote, and patches.json with the base model's fingerprint and the order.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cns_jax.core.settings import SettingsError, require
+from cns_jax.engine.learned import kernels_of, with_concepts, without_last_concept
+from cns_jax.engine.studio import find_source
+from cns_jax.text.tokenizer import drop_last_token, load_tokenizer
+from cns_jax.weights.folder import write_pipeline
+from cns_jax.weights.locate import Address
+from cns_jax.weights.patch import Patch, PatchError, check_order, read_patch
+from cns_jax.weights.pipeline import Pipeline
+from cns_jax.weights.tensors import index_file, write_tensors
+
+_FOLDER, _RECORD = "patches", "patches.json"
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What lies in a folder's patches/. names: files without suffix, in order."""
+
+    base: str
+    names: tuple[str, ...]
+    ids: tuple[str, ...]
+    folder: Path
+
+    @classmethod
+    def of(cls, model: Path) -> Applied | None:
+        """The record of a patched folder; None for any other model."""
+        record = model / _FOLDER / _RECORD
+        if not record.is_file():
+            return None
+        found = json.loads(record.read_text())
+        rows = found["patches"]
+        return cls(found["base"], tuple(r["name"] for r in rows), tuple(r["id"] for r in rows), model / _FOLDER)
+
+    def patch(self, index: int) -> Patch:
+        """The patch number `index`."""
+        return read_patch(self.folder / f"{self.names[index]}.safetensors")
+
+    def overwritten(self, index: int) -> dict[str, np.ndarray]:
+        """What the patch number `index` overwrote."""
+        stored, _ = index_file(self.folder / f"{self.names[index]}.undo.safetensors")
+        return {key: where.raw() for key, where in stored.items()}
+
+
+def _read(files: Sequence[str]) -> list[Patch]:
+    require(bool(files), "no patch files are given")
+    missing = [file for file in files if not Path(file).is_file()]
+    if missing:
+        raise SettingsError(f"there is no file {', '.join(missing)}")
+    return [read_patch(Path(file)) for file in files]
+
+
+def _write_record(folder: Path, base: str, rows: Sequence[tuple[str, str]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    value = {"base": base, "patches": [{"name": name, "id": id_} for name, id_ in rows]}
+    (folder / _RECORD).write_text(json.dumps(value, indent=2) + "\n")
+
+
+def apply(address: Address, files: Sequence[str], out: str) -> Path:
+    """Replay patches on a base model, or on a patched folder that they continue; writes the folder `out`.
+
+    Raises PatchError for a wrong base or order, naming both sides.
+    """
+    _free(out, address.model)
+    patches = _read(files)
+    applied = Applied.of(Path(address.model))
+    source = find_source(address)
+    pipeline = source.load()
+    base = applied.base if applied else pipeline.ids["model"]
+    check_order(base, applied.ids if applied else (), patches)
+    kernels: Mapping[str, Any] = kernels_of(pipeline)
+    overwritten = []
+    for patch in patches:
+        overwritten.append(patch.replaced_values(kernels))
+        kernels = patch.apply(kernels)
+    rows = np.stack([patch.row_d for patch in patches])
+    merged, write_tokenizer = with_concepts(pipeline, kernels, [patch.token for patch in patches], rows)
+
+    def add(folder: Path) -> None:
+        target = folder / _FOLDER
+        if applied:
+            shutil.copytree(applied.folder, target)
+        order = list(zip(applied.names, applied.ids, strict=True)) if applied else []
+        target.mkdir(exist_ok=True)
+        for file, patch, before in zip(files, patches, overwritten, strict=True):
+            name = f"{len(order) + 1:02d}_{patch.name}"
+            shutil.copy(file, target / f"{name}.safetensors")
+            write_tensors(target / f"{name}.undo.safetensors", before, {})
+            order.append((name, patch.id))
+        _write_record(target, base, order)
+
+    return write_pipeline(out, merged, write_tokenizer=write_tokenizer, add=add)
+
+
+def _undone(pipeline: Pipeline, applied: Applied, index: int) -> Pipeline:
+    """The pipeline without patch `index`, its last one."""
+    return without_last_concept(pipeline, applied.patch(index).undo(kernels_of(pipeline), applied.overwritten(index)))
+
+
+def revert(model: str, out: str) -> tuple[Path, str]:
+    """Take the last concept out of a patched folder, exactly; writes the folder `out`. Returns it and the name."""
+    applied = _applied(model)
+    _free(out, model)
+    before = _undone(find_source(Address(model)).load(), applied, -1)
+    kept = list(zip(applied.names, applied.ids, strict=True))[:-1]
+
+    def add(folder: Path) -> None:
+        for name, _ in kept:
+            for file in (f"{name}.safetensors", f"{name}.undo.safetensors"):
+                (folder / _FOLDER).mkdir(exist_ok=True)
+                shutil.copy(applied.folder / file, folder / _FOLDER / file)
+        if kept:
+            _write_record(folder / _FOLDER, applied.base, kept)
+
+    tokenizer = load_tokenizer(before.tokenizer)
+    folder = write_pipeline(out, before, write_tokenizer=lambda path: drop_last_token(tokenizer, path), add=add)
+    return folder, applied.names[-1]
+
+
+def verify(address: Address, files: Sequence[str]) -> list[str]:
+    """Check, and change nothing. With files: that they follow the model. Without: that a patched folder is its base
+    model plus its patches, to the bit. Returns lines that say what holds; raises PatchError for what does not."""
+    applied = Applied.of(Path(address.model))
+    if files:
+        patches = _read(files)
+        base = applied.base if applied else find_source(address).load().ids["model"]
+        check_order(base, applied.ids if applied else (), patches)
+        return [f"{patch.name} ({patch.id}): whole, and next in order" for patch in patches]
+    applied = _applied(address.model)
+    pipeline = find_source(address).load()
+    lines = []
+    for index in reversed(range(len(applied.names))):
+        patch = applied.patch(index)
+        if patch.id != applied.ids[index]:
+            raise PatchError(f"{applied.names[index]} is not the patch that was applied ({applied.ids[index]})")
+        kernels = kernels_of(pipeline)
+        held = patch.replaced_values(kernels)
+        wrong = [
+            name for name, values in patch.values.items() if not np.array_equal(held[name], values.astype(np.float32))
+        ]
+        if wrong:
+            raise PatchError(
+                f"{address.model}: the weights of {applied.names[index]} were changed, first in {wrong[0]}"
+            )
+        pipeline = _undone(pipeline, applied, index)
+        lines.append(f"{applied.names[index]} ({patch.id}): {patch.count} weights and {patch.token} are in the model")
+    if pipeline.ids["model"] != applied.base:
+        raise PatchError(
+            f"{address.model}: below its patches lies the model {pipeline.ids['model']}, not its base {applied.base}"
+        )
+    return [*reversed(lines), f"below them lies the base model {applied.base}, unchanged"]
+
+
+def show(file: str) -> list[str]:
+    """What a patch says of itself, a line a fact."""
+    patch = _read([file])[0]
+    weights = sum(mask.size for mask in patch.masks.values())
+    dtype = next(iter(patch.values.values())).dtype
+    method = patch.about.get("method", {})
+    return [
+        f"{patch.name}: {patch.token} {patch.class_word} ({patch.about.get('kind', 'subject')})",
+        f"id {patch.id}, follows {patch.parent or 'the base model'}; base model {patch.base}",
+        f"{patch.count} weights ({patch.count / weights:.2%} of the cross-attention K/V), {dtype}, "
+        f"{Path(file).stat().st_size / 1e6:.2f} MB",
+        f"method {', '.join(f'{k} {v}' for k, v in method.items())}",
+        *(f"{k.removeprefix('modelspec.')}: {v}" for k, v in patch.metadata.items() if "thumbnail" not in k),
+    ]
+
+
+def _applied(model: str) -> Applied:
+    applied = Applied.of(Path(model))
+    if applied is None:
+        raise PatchError(f"{model} is not a patched folder (no {_FOLDER}/{_RECORD} in it)")
+    return applied
+
+
+def _free(out: str, model: str) -> None:
+    """Refuse to overwrite anything but an earlier patched folder."""
+    path = Path(out)
+    require(bool(out), "--out is needed: the folder to write")
+    require(path.resolve() != Path(model).resolve(), f"--out={out} is the model itself; give another folder")
+    holds = path.exists() and (path.is_file() or any(path.iterdir()))
+    require(not holds, f"--out={out} exists already; give a folder that does not")
