@@ -1,4 +1,4 @@
-"""Teach concepts one after another: python -m cns_jax.train --config=configs/mini.py [--config.train.steps=100]"""
+"""Teach concepts one after another: python -m cns_jax.train --config=configs/mini.py [--dry_run] [--config.seed=1]"""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from absl import app, flags
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "what to teach and how; see configs/", lock_config=True)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "check everything, print the plan, train nothing")
 
 
 def main(_: list[str]) -> None:
     """Flags to settings to the run."""
     from cns_jax.core.settings import build
     from cns_jax.engine.fit import Interrupted
+    from cns_jax.engine.plan import plan
     from cns_jax.engine.progress import console
     from cns_jax.engine.sequence import run
     from cns_jax.engine.settings import RunSettings
@@ -25,7 +27,11 @@ def main(_: list[str]) -> None:
     values = _CONFIG.value.to_dict()
     values.setdefault("name", Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem)
     try:
-        picture = run(build(RunSettings, values))
+        settings = build(RunSettings, values)
+        if _DRY_RUN.value:
+            print("\n".join(plan(settings)))
+            return
+        picture = run(settings)
     except ValueError as error:  # every error that the user can mend is one
         sys.exit(f"error: {error}")
     except Interrupted as stopped:

@@ -14,13 +14,20 @@ from cns_jax.engine.settings import PriorSettings
 from cns_jax.engine.studio import Studio
 
 
+def prior_file(
+    model_id: str, prompt: str, resolution: int, settings: PriorSettings, seed: int, directory: Path
+) -> Path:
+    """Where the latents are kept: under a key of everything that they depend on."""
+    parts = (model_id, prompt, resolution, settings.images, settings.sample, seed)
+    return directory / (hashlib.sha256(repr(parts).encode()).hexdigest()[:24] + ".safetensors")
+
+
 def prior_latents(studio: Studio, prompt: str, settings: PriorSettings, seed: int, directory: Path) -> np.ndarray:
     """Scaled latents (n, h, w, c) of settings.images pictures of `prompt` by the base model.
 
-    Kept in `directory` under a key of everything they depend on; concepts of one class share them.
+    Kept in `directory`; concepts of one class share them.
     """
-    parts = (studio.ids["model"], prompt, studio.resolution, settings.images, settings.sample, seed)
-    file = directory / (hashlib.sha256(repr(parts).encode()).hexdigest()[:24] + ".safetensors")
+    file = prior_file(studio.ids["model"], prompt, studio.resolution, settings, seed, directory)
     try:
         return load_file(file)["latents"]
     except (FileNotFoundError, SafetensorError, KeyError):

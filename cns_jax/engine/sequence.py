@@ -37,25 +37,43 @@ from cns_jax.weights.snapshot import Snapshot, load_snapshot, save_snapshot
 log = logging.getLogger(__name__)
 
 
-def claim(settings: RunSettings) -> Path:
-    """The run's folder with the resolved settings in it.
+def earlier_settings(settings: RunSettings) -> Path:
+    """Where the run's settings are or will be.
 
     Raises SettingsError if the folder holds a run with other settings, naming what differs.
     """
-    directory = Path(settings.directory)
-    file = directory / "config.json"
-    now = json.loads(json.dumps(dataclasses.asdict(settings)))
+    file = Path(settings.directory) / "config.json"
     if file.exists():
-        before = json.loads(file.read_text())
+        now, before = _plain(settings), json.loads(file.read_text())
         differing = sorted(k for k in now if before.get(k) != now[k])
         if differing:
             raise SettingsError(
-                f"{directory} holds a run with another {', '.join(differing)}; continue it with its own settings, "
+                f"{file.parent} holds a run with another {', '.join(differing)}; continue it with its own settings, "
                 "or give this one another folder with --config.run=..."
             )
-    directory.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(now, indent=2) + "\n")
-    return directory
+    return file
+
+
+def claim(settings: RunSettings) -> Path:
+    """The run's folder with the resolved settings in it. Raises SettingsError as `earlier_settings`."""
+    file = earlier_settings(settings)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(_plain(settings), indent=2) + "\n")
+    return file.parent
+
+
+def _plain(settings: RunSettings) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+def check_batch(settings: RunSettings, shards: int) -> None:
+    """Refuse a step whose images the mesh's data axis of size `shards` cannot split evenly."""
+    images = settings.train.batch + settings.train.prior_batch
+    require(
+        images % shards == 0,
+        f"train.batch + train.prior_batch = {images} images a step cannot be split over {shards} devices; "
+        f"make it {images + -images % shards}",
+    )
 
 
 class TrainingRun:
@@ -71,12 +89,7 @@ class TrainingRun:
             source, tokens, settings.reserved_rows, settings.resolution, train.fsdp, settings.compute, train.remat
         )
         check_words(self.concepts, self.studio.vocabulary)
-        shards, images = self.studio.mesh.shape["data"], settings.train.batch + settings.train.prior_batch
-        require(
-            images % shards == 0,
-            f"train.batch + train.prior_batch = {images} images a step cannot be split over {shards} devices; "
-            f"make it {images + -images % shards}",
-        )
+        check_batch(settings, self.studio.mesh.shape["data"])
         self.directory = claim(settings)
         self.method: CNS = settings.method
         self.ledger = Ledger(self.directory)

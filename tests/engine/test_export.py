@@ -14,8 +14,8 @@ from tiny_runs import CONCEPTS, call
 from cns_jax.core.settings import SettingsError
 from cns_jax.core.tree import flatten
 from cns_jax.engine.export import FORMATS, ExportRequest, export
-from cns_jax.export import _FORMATS
 from cns_jax.engine.learned import Learned, kernels_of
+from cns_jax.export import _FORMATS
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.locate import Address, open_source

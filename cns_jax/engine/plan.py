@@ -1,0 +1,203 @@
+"""--dry_run: check all that a run needs and print what it would do, before any weight moves or GPU is rented."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cns_jax.core.mesh import make_mesh
+from cns_jax.core.settings import require
+from cns_jax.core.tree import count, map_named
+from cns_jax.core.types import Batch, Concept, Trainable
+from cns_jax.data.captions import class_prompt, training_prompts
+from cns_jax.data.folder import check_words
+from cns_jax.engine.prepare import caches, find_concepts
+from cns_jax.engine.prior import prior_file
+from cns_jax.engine.sequence import check_batch, earlier_settings
+from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.step import StepSpec, denoising_loss
+from cns_jax.engine.studio import compute_dtype, find_source, own_sampler
+from cns_jax.neurons.score import cross_attention_kernels, is_cross_attention_kernel
+from cns_jax.text.tokenizer import load_tokenizer
+from cns_jax.text.vocabulary import Vocabulary
+from cns_jax.weights.pipeline import Source
+
+# per trained kernel: the weight, Adam's two moments, W_{m-1} and W_0 in float32, and three masks of a byte
+_KERNEL_BYTES = 5 * 4 + 3
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """flops: of one training step as XLA counts them before fusing; saved: bytes that the forward pass keeps for the
+    backward pass; frozen, trained: bytes of weights and of all that learns."""
+
+    flops: float
+    saved: int
+    frozen: int
+    trained: int
+
+
+def plan(settings: RunSettings) -> list[str]:
+    """Check model files, weights, concepts, tokens, shapes, disk space and the run's folder; returns the plan's lines.
+
+    Raises what the run itself would raise, and SettingsError if the disk is too small or the folder not writable.
+    """
+    directory = Path(settings.directory)
+    earlier_settings(settings)
+    source = find_source(settings.address)
+    with tempfile.TemporaryDirectory() as scratch:  # the drawn sets write their pictures
+        concepts = find_concepts(dataclasses.replace(settings, run=scratch))
+    vocabulary = Vocabulary(load_tokenizer(source.tokenizer), tuple(c.token for c in concepts), settings.reserved_rows)
+    check_words(concepts, vocabulary)
+    vocabulary.encode([prompt for concept in concepts for prompt in training_prompts(concept)])  # warns of cuts
+    check_batch(settings, make_mesh(settings.train.fsdp).shape["data"])
+    base = source.load(keep=lambda name, leaf: None).ids["model"]
+    cost = step_cost(settings, source)
+    needed = disk_bytes(settings, source, concepts)
+    free = _free_bytes(directory)
+    require(
+        needed < free,
+        f"the run needs about {needed / 1e9:.1f} GB on the disk of {directory}, {free / 1e9:.1f} GB are free; make "
+        "room, or choose another place with --config.run=...",
+    )
+    return [
+        *_model_lines(settings, source, base),
+        *_concept_lines(concepts),
+        *_training_lines(settings, source, cost, len(concepts)),
+        *_prior_lines(settings, base, concepts),
+        f"disk: about {needed / 1e9:.2f} GB of {free / 1e9:.0f} GB free, into {directory}",
+        "all checks passed; run the same command without --dry_run",
+    ]
+
+
+def step_cost(settings: RunSettings, source: Source) -> StepCost:
+    """Trace one step's gradient on shapes alone; nothing is allocated or compiled."""
+    dtype = compute_dtype(settings.compute)
+    model = dataclasses.replace(source.model, dtype=None if dtype == jnp.float32 else dtype, remat=settings.train.remat)
+    mesh = make_mesh(settings.train.fsdp)
+    train, method = settings.train, settings.method
+    spec = StepSpec(model, method, source.schedule, mesh, train.batch, train.prior_batch, train.snr_gamma)
+
+    def shape(shape: tuple[int, ...], dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    def in_compute_dtype(name: str, leaf: Any) -> Any:
+        return shape(leaf.shape, jnp.float32 if is_cross_attention_kernel(name) else dtype)
+
+    base = map_named(in_compute_dtype, source.shapes())
+    rows = shape((settings.reserved_rows, model.text_encoder.hidden_size), jnp.float32)
+    trainable = Trainable(cross_attention_kernels(base["unet"]), rows)
+    images = train.batch + train.prior_batch
+    latents = model.latent_shape(settings.resolution, settings.resolution)
+    batch = Batch(
+        shape((images, *latents), jnp.float32),
+        shape((images, model.text_encoder.max_position_embeddings), jnp.int32),
+        shape((images,), jnp.float32),
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def loss(trainable: Trainable, base: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        return denoising_loss(spec, base, trainable, batch, key, jnp.int32(0))[0]
+
+    arguments = (trainable, base, batch, key)
+    lowered = jax.jit(jax.grad(loss)).lower(*arguments)
+    flops = float((lowered.cost_analysis() or {}).get("flops", math.nan))
+    return StepCost(flops, _saved_bytes(loss, arguments), _bytes(base), count(trainable.kernels) * _KERNEL_BYTES)
+
+
+def _saved_bytes(loss: Any, arguments: tuple[Any, ...]) -> int:
+    """Bytes of what the backward pass needs of the forward pass, weights and batch not counted."""
+
+    def forward(trainable: Trainable, *rest: Any) -> Any:
+        return jax.vjp(lambda t: loss(t, *rest), trainable)[1]  # its leaves are what it saves
+
+    jaxpr = jax.make_jaxpr(forward)(*arguments).jaxpr
+    given = {id(v) for v in (*jaxpr.invars, *jaxpr.constvars)}
+    saved = {id(v): v.aval for v in jaxpr.outvars if id(v) not in given and hasattr(v.aval, "dtype")}
+    return sum(int(np.prod(aval.shape)) * aval.dtype.itemsize for aval in saved.values())
+
+
+def _bytes(tree: Any) -> int:
+    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def disk_bytes(settings: RunSettings, source: Source, concepts: Sequence[Concept]) -> int:
+    """An upper estimate of what a run writes: snapshots, two checkpoints, encoded pictures, prior images, sheets."""
+    weights = count(cross_attention_kernels(source.shapes()["unet"]))
+    h, w, c = source.model.latent_shape(settings.resolution, settings.resolution)
+    pictures = sum(len(concept.image_paths) for concept in concepts) * settings.train.views
+    priors = len({class_prompt(concept) for concept in concepts}) * settings.prior.images
+    snapshots = len(concepts) * (weights * 4 + weights // 8)
+    checkpoints = 2 * weights * (4 * 4 + 1)  # W_{m-1}, weights, two moments, the union of masks
+    sheets = len(concepts) * 30 * settings.resolution**2 * 3
+    return snapshots + checkpoints + pictures * h * w * 2 * c * 4 + priors * h * w * c * 4 + sheets
+
+
+def _free_bytes(directory: Path) -> int:
+    """Free bytes where `directory` lies or will lie. Raises SettingsError if nothing can be written there."""
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    require(os.access(place, os.W_OK), f"{place} is not writable; choose another folder with --config.run=...")
+    return shutil.disk_usage(place).free
+
+
+def _model_lines(settings: RunSettings, source: Source, base: str) -> list[str]:
+    sizes = {part: count(tree) / 1e6 for part, tree in source.shapes().items()}
+    parts = ", ".join(f"{part} {size:.1f} M" for part, size in sizes.items())
+    return [
+        f"model: {settings.model} ({base}): {parts}; predicts {source.schedule.prediction_type}, "
+        f"own sampler {own_sampler(source)}; every weight finite",
+        f"computes in {compute_dtype(settings.compute).name} on {jax.device_count()} {jax.devices()[0].device_kind}",
+    ]
+
+
+def _concept_lines(concepts: Sequence[Concept]) -> list[str]:
+    lines = [f"{len(concepts)} concepts:"]
+    for concept in concepts:
+        captioned = sum(caption is not None for caption in concept.captions)
+        source = f"{captioned} with captions" if captioned else f"as {training_prompts(concept)[0]!r}"
+        lines.append(
+            f"  {concept.token} {concept.class_word} ({concept.kind}): {len(concept.image_paths)} pictures, {source}"
+        )
+    return lines
+
+
+def _training_lines(settings: RunSettings, source: Source, cost: StepCost, concepts: int) -> list[str]:
+    train = settings.train
+    kernels = count(cross_attention_kernels(source.shapes()["unet"]))
+    unet = count(source.shapes()["unet"])
+    steps = train.steps * concepts
+    memory = cost.frozen + cost.trained + cost.saved
+    return [
+        f"trains: a concept's neurons among {kernels / 1e6:.2f} M cross-attention K/V weights ({kernels / unet:.2%} of "
+        f"the UNet) and one token row of {source.model.text_encoder.hidden_size}",
+        f"steps: {train.steps} a concept, {steps} in all, {train.batch} + {train.prior_batch} images of "
+        f"{settings.resolution} px each: {cost.flops / 1e12:.3g} TFLOP a step, {cost.flops * steps / 1e15:.3g} PFLOP",
+        f"memory: at least {memory / 1e9:.1f} GB a device: weights {cost.frozen / 1e9:.2f}, what learns "
+        f"{cost.trained / 1e9:.2f}, kept for the backward pass {cost.saved / 1e9:.2f}"
+        + ("" if train.remat else " (less with --config.train.remat=True)"),
+    ]
+
+
+def _prior_lines(settings: RunSettings, base: str, concepts: Sequence[Concept]) -> list[str]:
+    if settings.train.prior_batch == 0:
+        return ["prior images: none (train.prior_batch is 0)"]
+    prompts: Mapping[str, None] = dict.fromkeys(class_prompt(concept) for concept in concepts)
+    lines = []
+    for prompt in prompts:
+        file = prior_file(base, prompt, settings.resolution, settings.prior, settings.seed, caches(settings) / "priors")
+        state = "kept from before" if file.exists() else f"to make, {settings.prior.sample.steps} steps each"
+        lines.append(f"prior images: {settings.prior.images} of {prompt!r}: {state}")
+    return lines
