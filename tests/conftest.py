@@ -8,6 +8,8 @@ import os
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode: for tiny_runs.py
 
 CAPTIONS = [
     f"a {medium} of a {color} {noun} {place}"
@@ -116,3 +119,23 @@ def tiny_folder(tiny_pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path
     from cns_jax.weights.folder import write_pipeline
 
     return write_pipeline(tmp_path_factory.mktemp("model") / "tiny", tiny_pipeline)
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A finished run of this process: its settings' values, its folder, and how often the step was compiled."""
+    from tiny_runs import values
+
+    from cns_jax.core.settings import build
+    from cns_jax.engine.sequence import run
+    from cns_jax.engine.settings import RunSettings
+    from cns_jax.engine.step import train_steps
+    from cns_jax.text.vocabulary import TruncatedPromptWarning
+
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    config = values(tiny_folder, folder)
+    before = train_steps._cache_size()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncatedPromptWarning)  # the tiny text encoder has 20 positions
+        run(build(RunSettings, config))
+    return {"values": config, "folder": folder, "compiled": train_steps._cache_size() - before}

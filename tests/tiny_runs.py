@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CONCEPTS = ("tiger_cat", "spotted_dog", "checked_mug")
 
 
