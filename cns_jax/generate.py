@@ -7,7 +7,8 @@ import sys
 from absl import app, flags
 
 _RUN = flags.DEFINE_string("run", None, "folder of a training run", required=True)
-_PROMPT = flags.DEFINE_multi_string("prompt", None, "what to show; repeat the flag for several prompts", required=True)
+_PROMPT = flags.DEFINE_multi_string("prompt", [], "what to show; repeat the flag for several prompts")
+_FILE = flags.DEFINE_string("prompts_file", "", "a text file with one prompt a line, e.g. configs/prompts/set1.txt")
 _NEGATIVE = flags.DEFINE_string("negative_prompt", "", "what to avoid")
 _NUM = flags.DEFINE_integer("num", 4, "pictures a prompt", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the first picture; the next ones count up")
@@ -27,7 +28,8 @@ def main(_: list[str]) -> None:
 
     console()
     request = Request(
-        run=_RUN.value, prompts=tuple(_PROMPT.value), negative_prompt=_NEGATIVE.value, num=_NUM.value, seed=_SEED.value,
+        run=_RUN.value, prompts=tuple(_PROMPT.value), prompts_file=_FILE.value, num=_NUM.value, seed=_SEED.value,
+        negative_prompt=_NEGATIVE.value,
         sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value, after=_AFTER.value, out=_OUT.value,
     )  # fmt: skip
     try:

@@ -4,8 +4,7 @@
 
 Captions: a .txt beside a picture, or metadata.jsonl with file_name and text; else "a photo of a <class word>". The
 class word is the last word of the folder's name. With the shipped miniature (64 x 64, its own small world) the
-pictures are crude; give --config.model=PATH to a diffusers folder of Stable Diffusion and --config.resolution=512 for
-real ones.
+pictures are crude; configs/paper.py is for Stable Diffusion.
 """
 
 from ml_collections import ConfigDict

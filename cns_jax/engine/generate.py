@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 from PIL import Image
 
+from cns_jax.core.settings import require
 from cns_jax.core.tree import overlay
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.report import tile
@@ -24,7 +25,8 @@ class Request:
     """What the user asks for; empty strings, 0 steps and a negative guidance mean the run's own settings."""
 
     run: str
-    prompts: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
+    prompts_file: str = ""
     negative_prompt: str = ""
     num: int = 4
     seed: int = 0
@@ -73,18 +75,31 @@ def sampling(request: Request, settings: SampleSettings) -> SampleSettings:
 
 def generate(request: Request) -> Path:
     """Write one PNG a picture and a grid (a row a prompt); returns the grid's path."""
+    wanted = _prompts(request)
     trained = open_run(request.run, request.after)
-    prompts = [p for p in request.prompts for _ in range(request.num)]
-    seeds = [request.seed + i for _ in request.prompts for i in range(request.num)]
+    prompts = [p for p in wanted for _ in range(request.num)]
+    seeds = [request.seed + i for _ in wanted for i in range(request.num)]
     settings = sampling(request, trained.settings.sample)
     images = trained.studio.generator.images(trained.params, trained.rows_rd, prompts, seeds, settings)
     out = Path(request.out or Path(request.run) / "generated")
     out.mkdir(parents=True, exist_ok=True)
     for image, prompt, seed in zip(images, prompts, seeds, strict=True):
         Image.fromarray(image).save(out / f"{_slug(prompt)}_{seed}.png")
-    grid = out / f"grid_{_slug(request.prompts[0])}_{request.seed}.png"
+    grid = out / f"grid_{_slug(wanted[0])}_{request.seed}.png"
     Image.fromarray(tile(list(images), request.num)).save(grid)
     return grid
+
+
+def _prompts(request: Request) -> tuple[str, ...]:
+    """The prompts given one by one, then those of the file. Raises SettingsError if there are none."""
+    listed: list[str] = []
+    if request.prompts_file:
+        file = Path(request.prompts_file)
+        require(file.is_file(), f"prompts_file={request.prompts_file!r}: there is no such file")
+        listed = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    prompts = (*request.prompts, *listed)
+    require(bool(prompts), "no prompt: give --prompt='a photo of ...', or --prompts_file with one prompt a line")
+    return prompts
 
 
 def _slug(text: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from cns_jax.core.mesh import replicate
 from cns_jax.core.settings import require
@@ -65,7 +66,7 @@ def concept_data(studio: Studio, settings: RunSettings, concepts: Sequence[Conce
                     studio.model, studio.params["vae"], studio.ids["vae"], path,
                     studio.resolution, train.views, settings.seed, train.flip,
                 )
-                for path in concept.image_paths
+                for path in tqdm(concept.image_paths, f"encoding {concept.name}", unit="picture", leave=False)
             ]
         )  # fmt: skip
         ids = np.repeat(studio.vocabulary.encode(prompts[concept.name]), train.views, axis=0)

@@ -33,7 +33,9 @@ def prior_latents(studio: Studio, prompt: str, settings: PriorSettings, seed: in
     except (FileNotFoundError, SafetensorError, KeyError):
         rows = jnp.zeros((studio.vocabulary.reserved, studio.model.text_encoder.hidden_size))
         seeds = [seed + i for i in range(settings.images)]
-        latents = studio.generator.latents(studio.params, rows, [prompt] * settings.images, seeds, settings.sample)
+        latents = studio.generator.latents(
+            studio.params, rows, [prompt] * settings.images, seeds, settings.sample, f"prior images of {prompt!r}"
+        )
         directory.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(".partial")
         save_file({"latents": latents}, temporary)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from cns_jax.core.rng import stream
 from cns_jax.diffusion.guidance import classifier_free
@@ -37,14 +38,19 @@ class Generator:
         prompts: Sequence[str],
         seeds: Sequence[int],
         settings: SampleSettings,
+        title: str = "pictures",
     ) -> np.ndarray:
-        """Scaled latents float32 (n, h, w, c); image i starts from the noise of seeds[i], whatever its batch."""
+        """Scaled latents float32 (n, h, w, c); image i starts from the noise of seeds[i], whatever its batch.
+
+        title: of the progress bar, which is shown where there is more than one batch.
+        """
         ids = self.vocabulary.encode(list(prompts))
         negative = jnp.asarray(self.vocabulary.encode([settings.negative_prompt]))
         shape = self.model.latent_shape(self.resolution, self.resolution)
         sampler = self.sampler if settings.sampler == AUTO else settings.sampler
         out = []
-        for start in range(0, len(prompts), settings.batch):
+        batches = range(0, len(prompts), settings.batch)
+        for start in tqdm(batches, title, unit="batch", dynamic_ncols=True, disable=len(batches) < 2):
             part = _filled(ids[start : start + settings.batch], settings.batch)
             keys = _filled(np.asarray(seeds[start : start + settings.batch], np.uint32), settings.batch)
             x = sample_latents(
