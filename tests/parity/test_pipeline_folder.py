@@ -19,18 +19,19 @@ from cns_jax.weights.folder import read_folder
 diffusers = pytest.importorskip("diffusers")
 
 
-@pytest.mark.parametrize("shipped", [False, True], ids=["tiny", "miniature"])
-@pytest.mark.parametrize(
-    ("sampler", "scheduler"), [("ddim", "DDIMScheduler"), ("dpm++2m", "DPMSolverMultistepScheduler")]
-)
-def test_same_latents_in_diffusers(tiny_folder, sampler: str, scheduler: str, shipped: bool) -> None:
+TINY = [(sampler, False) for sampler in ("ddim", "pndm", "euler", "dpm++2m", "dpm++2m_karras")]
+
+
+@pytest.mark.parametrize(("sampler", "shipped"), [*TINY, ("ddim", True), ("dpm++2m", True)])
+def test_same_latents_in_diffusers(tiny_folder, sampler: str, shipped: bool) -> None:
     folder = miniature_folder() if shipped else tiny_folder
     pipeline = read_folder(folder).load()
     model = pipeline.model
-    pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
+    # float64: guided steps amplify rounding, and on some machines diffusers' float32 is 1.7e-4 from its own float64
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float64, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
-    if scheduler != "DDIMScheduler":
-        pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
+    config = pipeline.schedule.to_config(sampler)
+    pipe.scheduler = getattr(diffusers, config["_class_name"]).from_config(config)
     vocabulary = Vocabulary(load_tokenizer(pipeline.tokenizer))
     side = 4 * model.vae.downsampling
     prompt, shape = "a photo of a red cat on the beach", model.latent_shape(side, side)
@@ -42,7 +43,7 @@ def test_same_latents_in_diffusers(tiny_folder, sampler: str, scheduler: str, sh
     )  # fmt: skip
     theirs = pipe(
         prompt, num_inference_steps=5, guidance_scale=5.0, output_type="latent", height=side, width=side,
-        latents=torch.from_numpy(np.array(noise).transpose(2, 0, 1)[None]),
+        latents=torch.from_numpy(np.array(noise).transpose(2, 0, 1)[None]).double(),
     ).images  # fmt: skip
     assert_parity(
         ours, theirs.numpy().transpose(0, 2, 3, 1), f"{folder.name}, {sampler}, 5 guided steps, diffusers pipeline"
