@@ -6,6 +6,7 @@ Legend of shapes: b prompts, l positions.
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ class Vocabulary:
         found = self._extended.backend.encode(prompt, add_special_tokens=False)
         if len(found.ids) <= room:
             return found.ids
-        cut = prompt[found.offsets[room][0] :]
+        cut = prompt[_letter_start(prompt, found.offsets[room][0]) :]
         warnings.warn(
             TruncatedPromptWarning(f"the prompt has {len(found.ids)} tokens, {room} fit; cut off: {cut!r}"),
             stacklevel=3,
@@ -160,3 +161,13 @@ class Vocabulary:
 
     def _known(self) -> str:
         return ", ".join(self.tokens) or "none"
+
+
+def _letter_start(text: str, at: int) -> int:
+    """Where the letter begins that a mark at `at` belongs to; `at` itself if there is none.
+
+    An accent may be a token of its own, and NFC may reorder accents, which the tokenizer's offsets do not follow.
+    """
+    while at and unicodedata.category(text[at]).startswith("M") and text[at - 1] != ">":  # not into "<cat1>"
+        at -= 1
+    return at

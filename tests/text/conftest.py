@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
 
 import pytest
@@ -34,13 +33,17 @@ def tiny(tiny_folder) -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory) -> Path:
-    """CLIP's own vocabulary, rebuilt from its merges as OpenAI's tokenizer does."""
-    root = Path(os.environ.get("CNS_JAX_SHARED", Path(__file__).parents[3] / "shared"))
-    source = root / "data" / "clip" / "bpe_simple_vocab_16e6.txt.gz"
+def clip_merges(shared) -> Path:
+    source = shared / "data" / "clip" / "bpe_simple_vocab_16e6.txt.gz"
     if not source.is_file():
         pytest.skip(f"the CLIP merges are not at {source}; set CNS_JAX_SHARED to the folder that holds data/clip")
-    lines = gzip.decompress(source.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
+    return source
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory, clip_merges) -> Path:
+    """CLIP's own vocabulary, rebuilt from its merges as OpenAI's tokenizer does."""
+    lines = gzip.decompress(clip_merges.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
     merges = [(a, b) for a, b in (line.split() for line in lines)]
     symbols = [chr(b) for b in [*range(33, 127), *range(161, 173), *range(174, 256)]]
     symbols += [chr(256 + n) for n in range(256 - len(symbols))]

@@ -140,7 +140,7 @@ def mixtures(count: int) -> list[str]:
 
 CORPUS = {
     "captions": [
-        FRAMES[i % len(FRAMES)].format(style, subject, place)
+        FRAMES[(i + i // len(FRAMES)) % len(FRAMES)].format(style, subject, place)
         for i, (subject, style, place) in enumerate(itertools.product(SUBJECTS, STYLES, PLACES))
     ],
     "accents composed": [unicodedata.normalize("NFC", f"A photo of {word}, {word.upper()}") for word in ACCENTED],
@@ -164,16 +164,8 @@ PLACED += [f"a {word}<new1>{word}, <new2>" for word in (*ACCENTED, *EMOJI, *SCRI
 
 
 @pytest.fixture(scope="module")
-def merges_file(shared) -> Path:
-    source = shared / "data" / "clip" / "bpe_simple_vocab_16e6.txt.gz"
-    if not source.is_file():
-        pytest.skip(f"{source} is absent")
-    return source
-
-
-@pytest.fixture(scope="module")
-def reference(merges_file) -> ClipBPE:
-    return ClipBPE(merges_file, NEW)
+def reference(clip_merges) -> ClipBPE:
+    return ClipBPE(clip_merges, NEW)
 
 
 @pytest.fixture(scope="module")
