@@ -22,11 +22,11 @@ setup(
         "array_record>=0.8",  # tensorflow-datasets reads and writes it without TensorFlow
         "etils>=1.9",
         "flax>=0.12",
-        "importlib_resources>=6.0",  # etils needs it and does not say so
         "huggingface_hub>=1.0",
+        "importlib_resources>=6.0",  # etils needs it and does not say so
         "jax>=0.10",
-        "ml_dtypes>=0.5",
         "ml_collections>=1.1",
+        "ml_dtypes>=0.5",
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",

@@ -156,7 +156,7 @@ def _lora(export: Exporter) -> list[Path]:
 
 def _custom_diffusion(export: Exporter) -> list[Path]:
     dtype = export.dtype("float16")
-    names = flatten(export.source.shapes()["unet"])
+    names = flatten(export.source.shapes["unet"])
     tensors = custom_diffusion_tensors(names, export.snapshot.kernels, dtype)
     # diffusers looks for this very name
     file = write_tensors(export.out / "pytorch_custom_diffusion_weights.safetensors", tensors, {"format": "pt"})

@@ -69,7 +69,7 @@ class Learned:
 
 def base_kernels(source: Source) -> Tree:
     """The cross-attention K/V kernels of a checkpoint, float32, without reading the rest."""
-    target = select(source.shapes()["unet"], is_cross_attention_kernel)
+    target = select(source.shapes["unet"], is_cross_attention_kernel)
     part = source.parts["unet"]
     keys = {file_key(name) for name in flatten(target)}
     return load({k: v for k, v in part.stored.items() if k in keys}, target, part.file)[0]

@@ -95,7 +95,7 @@ def step_cost(settings: RunSettings, source: Source) -> StepCost:
     def in_compute_dtype(name: str, leaf: Any) -> Any:
         return shape(leaf.shape, jnp.float32 if is_cross_attention_kernel(name) else dtype)
 
-    base = map_named(in_compute_dtype, source.shapes())
+    base = map_named(in_compute_dtype, source.shapes)
     rows = shape((settings.reserved_rows, model.text_encoder.hidden_size), jnp.float32)
     trainable = Trainable(cross_attention_kernels(base["unet"]), rows)
     images = train.batch + train.prior_batch
@@ -134,7 +134,7 @@ def _bytes(tree: Any) -> int:
 
 def disk_bytes(settings: RunSettings, source: Source, concepts: Sequence[Concept]) -> int:
     """An upper estimate of what a run writes: snapshots, two checkpoints, encoded pictures, prior images, sheets."""
-    weights = count(cross_attention_kernels(source.shapes()["unet"]))
+    weights = count(cross_attention_kernels(source.shapes["unet"]))
     h, w, c = source.model.latent_shape(settings.resolution, settings.resolution)
     pictures = sum(len(concept.image_paths) for concept in concepts) * settings.train.views
     priors = len({class_prompt(concept) for concept in concepts}) * settings.prior.images
@@ -154,7 +154,7 @@ def _free_bytes(directory: Path) -> int:
 
 
 def _model_lines(settings: RunSettings, source: Source, base: str) -> list[str]:
-    sizes = {part: count(tree) / 1e6 for part, tree in source.shapes().items()}
+    sizes = {part: count(tree) / 1e6 for part, tree in source.shapes.items()}
     parts = ", ".join(f"{part} {size:.1f} M" for part, size in sizes.items())
     return [
         f"model: {settings.model} ({base}): {parts}; predicts {source.schedule.prediction_type}, "
@@ -176,8 +176,8 @@ def _concept_lines(concepts: Sequence[Concept]) -> list[str]:
 
 def _training_lines(settings: RunSettings, source: Source, cost: StepCost, concepts: int) -> list[str]:
     train = settings.train
-    kernels = count(cross_attention_kernels(source.shapes()["unet"]))
-    unet = count(source.shapes()["unet"])
+    kernels = count(cross_attention_kernels(source.shapes["unet"]))
+    unet = count(source.shapes["unet"])
     steps = train.steps * concepts
     memory = cost.frozen + cost.trained + cost.saved
     return [

@@ -59,15 +59,15 @@ class Source:
     tokenizer: Path
     scheduler: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
     def shapes(self) -> dict[str, Tree]:
         """The parameters as ShapeDtypeStructs."""
         return jax.eval_shape(self.model.init, jax.random.key(0))
 
     def check(self) -> None:
         """Names and shapes of all weights; raises WeightsMismatch."""
-        shapes = self.shapes()
         for name, part in self.parts.items():
-            check(part.stored, shapes[name], part.file)
+            check(part.stored, self.shapes[name], part.file)
 
     def load(self, keep: Keep = as_read) -> Pipeline:
         """Read the weights.
@@ -75,10 +75,8 @@ class Source:
         keep("unet.conv_in.kernel", float32 array): what to hold of a leaf, for instance a copy on a device.
         Raises WeightsMismatch.
         """
-        shapes = self.shapes()
-        for name, part in self.parts.items():  # all parts before the first gigabyte
-            check(part.stored, shapes[name], part.file)
+        self.check()  # all parts before the first gigabyte
         params, ids = {}, {}
         for name, part in self.parts.items():
-            params[name], ids[name] = load(part.stored, shapes[name], part.file, keep, f"{name}.")
+            params[name], ids[name] = load(part.stored, self.shapes[name], part.file, keep, f"{name}.")
         return Pipeline(self.model, params, self.schedule, self.tokenizer, self.scheduler, ids)
