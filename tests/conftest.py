@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-sys.path.insert(0, str(Path(__file__).parent))  # importlib mode: for tiny_runs.py
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode: for tiny_runs.py and random_weights.py
 
 CAPTIONS = [
     f"a {medium} of a {color} {noun} {place}"
@@ -37,22 +36,6 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
-def random_params(model: Any) -> Any:
-    """Parameters like those of `model.init`, which takes a minute to compile."""
-    from cns_jax.core.tree import map_named
-
-    rng = np.random.default_rng(0)
-
-    def leaf(name: str, spec: jax.ShapeDtypeStruct) -> np.ndarray:
-        noise = rng.normal(size=spec.shape).astype(np.float32)
-        if name.endswith("scale"):
-            return 1 + 0.1 * noise
-        fan_in = max(int(np.prod(spec.shape[:-1])), 1)
-        return noise * np.float32(0.1 if name.endswith("bias") else fan_in**-0.5)
-
-    return map_named(leaf, jax.eval_shape(model.init, jax.random.key(0)))
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real photographs and CLIP's vocabulary; tests that need it skip where it is absent."""
@@ -65,6 +48,8 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory):
     """A random two-level Stable Diffusion with a tokenizer trained on CAPTIONS."""
+    from random_weights import random_params
+
     from cns_jax.diffusion.schedule import Schedule
     from cns_jax.nn.clip import CLIPTextConfig
     from cns_jax.nn.model import Model

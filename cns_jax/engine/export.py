@@ -146,10 +146,9 @@ def _lora(export: Exporter) -> list[Path]:
     dtype = export.dtype("float16")
     words = {export.words[token]: row for token, row in zip(export.learned.tokens, export.rows, strict=True)}
     tensors = difference_tensors(export.kernels, export.snapshot.kernels, dtype) | bundled_embeddings(words, dtype)
-    metadata = export.described("lora", list(words)) | {
-        "ss_network_module": "cns_jax",
-        "cns_jax.base": export.learned.base,
-    }
+    second = export.source.model.text_encoder.hidden_size == 1024
+    metadata = export.described("lora", list(words))
+    metadata |= {"ss_v2": str(second), "cns_jax.base": export.learned.base}  # A1111 lists the file under SD2 or SD1
     file = write_tensors(export.out / f"{export.title}_lora.safetensors", tensors, metadata)
     return [file, *_embeddings(export, export.out / "embeddings")]
 

@@ -19,8 +19,8 @@ from cns_jax.engine.studio import find_source
 from cns_jax.weights.tensors import WeightsMismatch
 
 
-def settings(model: Path, folder: Path, **changes) -> RunSettings:
-    return dataclasses.replace(build(RunSettings, values(model, folder)), **changes)
+def settings(model: Path, folder: Path) -> RunSettings:
+    return build(RunSettings, values(model, folder))
 
 
 def test_the_command_prints_the_plan_and_writes_nothing(tiny_folder: Path, tmp_path: Path) -> None:
@@ -81,4 +81,4 @@ def test_what_would_fail_later(trained, tiny_folder: Path, tmp_path: Path) -> No
     with pytest.raises(WeightsMismatch, match="NaN"):
         plan(settings(broken, tmp_path / "run"))
     with pytest.raises(SettingsError, match="model is empty; give 'miniature'"):
-        settings(Path(""), tmp_path / "run", model="")
+        dataclasses.replace(settings(tiny_folder, tmp_path / "run"), model="")
