@@ -43,7 +43,7 @@ class LatentCache:
         self, model: Model, vae_params: Any, vae_id: str, path: Path, size: int, count: int, seed: int, flip: bool
     ) -> np.ndarray:
         """Moments of `count` views of one picture, encoded now or read back. vae_id: the weights' fingerprint."""
-        parts = (content_hash(path), size, count, seed, flip, vae_id)
+        parts = (content_hash(path), size, count, seed, flip, vae_id, model.compute)
         file = self.directory / (hashlib.sha256(repr(parts).encode()).hexdigest()[:24] + ".safetensors")
         try:
             return load_file(file)["moments"]

@@ -195,9 +195,11 @@ def _prior_lines(settings: RunSettings, base: str, concepts: Sequence[Concept]) 
     if settings.train.prior_batch == 0:
         return ["prior images: none (train.prior_batch is 0)"]
     prompts: Mapping[str, None] = dict.fromkeys(class_prompt(concept) for concept in concepts)
-    lines = []
+    lines, compute = [], compute_dtype(settings.compute).name
     for prompt in prompts:
-        file = prior_file(base, prompt, settings.resolution, settings.prior, settings.seed, caches(settings) / "priors")
+        file = prior_file(
+            base, compute, prompt, settings.resolution, settings.prior, settings.seed, caches(settings) / "priors"
+        )
         state = "kept from before" if file.exists() else f"to make, {settings.prior.sample.steps} steps each"
         lines.append(f"prior images: {settings.prior.images} of {prompt!r}: {state}")
     return lines

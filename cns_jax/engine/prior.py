@@ -15,10 +15,10 @@ from cns_jax.engine.studio import Studio
 
 
 def prior_file(
-    model_id: str, prompt: str, resolution: int, settings: PriorSettings, seed: int, directory: Path
+    model_id: str, compute: str, prompt: str, resolution: int, settings: PriorSettings, seed: int, directory: Path
 ) -> Path:
-    """Where the latents are kept: under a key of everything that they depend on."""
-    parts = (model_id, prompt, resolution, settings.images, settings.sample, seed)
+    """Where the latents are kept: under a key of everything that they depend on. compute: the dtype's name."""
+    parts = (model_id, compute, prompt, resolution, settings.images, settings.sample, seed)
     return directory / (hashlib.sha256(repr(parts).encode()).hexdigest()[:24] + ".safetensors")
 
 
@@ -27,7 +27,7 @@ def prior_latents(studio: Studio, prompt: str, settings: PriorSettings, seed: in
 
     Kept in `directory`; concepts of one class share them.
     """
-    file = prior_file(studio.ids["model"], prompt, studio.resolution, settings, seed, directory)
+    file = prior_file(studio.ids["model"], studio.model.compute, prompt, studio.resolution, settings, seed, directory)
     try:
         return load_file(file)["latents"]
     except (FileNotFoundError, SafetensorError, KeyError):

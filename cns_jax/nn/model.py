@@ -32,6 +32,11 @@ class Model:
     dtype: Any = None
     remat: bool = False
 
+    @property
+    def compute(self) -> str:
+        """Name of the compute dtype, "float32" where parameters decide."""
+        return jnp.dtype(self.dtype or jnp.float32).name
+
     def modules(self) -> dict[str, Any]:
         """Part name -> Flax module."""
         return {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,8 +21,8 @@ def test_cache(tiny_pipeline, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(latents, "encode_views", lambda *a: calls.append(1) or encode(*a))
     cache = latents.LatentCache(tmp_path / "cache")
 
-    def moments(vae_id: str = "v", count: int = 3) -> np.ndarray:
-        return cache.moments(model, vae, vae_id, picture, 16, count, 0, True)
+    def moments(vae_id: str = "v", count: int = 3, dtype: Any = None) -> np.ndarray:
+        return cache.moments(dataclasses.replace(model, dtype=dtype), vae, vae_id, picture, 16, count, 0, True)
 
     first = moments()
     assert first.shape == (3, 4, 4, 8) and first.dtype == np.float32 and len(calls) == 1
@@ -30,8 +32,8 @@ def test_cache(tiny_pipeline, tmp_path: Path, monkeypatch) -> None:
         file.write_bytes(file.read_bytes()[:40])
     np.testing.assert_array_equal(first, moments())
     assert len(calls) == 2
-    moments(vae_id="w"), moments(count=2)
-    assert len(calls) == 4
+    moments(vae_id="w"), moments(count=2), moments(dtype=np.dtype("float16"))
+    assert len(calls) == 5
     picture.write_bytes(picture.read_bytes() + b"\0")
     moments()
-    assert len(calls) == 5
+    assert len(calls) == 6
