@@ -40,7 +40,7 @@ def main(_: list[str]) -> None:
         sys.exit(f"error: {error}")
     for file in files:
         size = sum(f.stat().st_size for f in file.rglob("*") if f.is_file()) if file.is_dir() else file.stat().st_size
-        print(f"{size / 1e6:10.2f} MB  {file}")
+        print(f"{size / 1e6:10.2f} MB  {file}" if size > 1e5 else f"{size / 1e3:10.2f} kB  {file}")
     print(f"To use: {how}")
 
 
