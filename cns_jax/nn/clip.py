@@ -37,6 +37,11 @@ class CLIPTextConfig:
     bos_token_id: int = 49406
     pad_token_id: int = 1
 
+    @property
+    def end_of_text(self) -> int:
+        """Id of the end of text. OpenAI's files say 2, which is wrong; there it is the vocabulary's last."""
+        return self.vocab_size - 1 if self.eos_token_id == 2 else self.eos_token_id
+
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> CLIPTextConfig:
         """From the dict of a config.json. Raises UnsupportedConfig naming the field that is not built here."""
@@ -175,7 +180,7 @@ class CLIPTextModelWithProjection(nn.Module):
     @nn.compact
     def __call__(self, ids_bl: jax.Array, concept_rows_rd: jax.Array | None = None) -> jax.Array:
         hidden = TextTransformer(self.config, self.dtype, name="text_model")(ids_bl, concept_rows_rd)
-        end_b = jnp.argmax(ids_bl == self.config.eos_token_id, axis=1)
+        end_b = jnp.argmax(ids_bl == self.config.end_of_text, axis=1)
         pooled = jnp.take_along_axis(hidden, end_b[:, None, None], axis=1)[:, 0]
         return Dense(self.config.projection_dim, False, self.dtype, name="text_projection")(pooled)
 

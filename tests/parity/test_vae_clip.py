@@ -45,11 +45,11 @@ def test_vae(tmp_path) -> None:
     assert_parity(images_out, decoded.numpy().transpose(0, 2, 3, 1), "VAE decoder")
 
 
-def clip_model(act: str):
+def clip_model(act: str, end: int = 98):
     torch.manual_seed(0)
     common = dict(intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, hidden_act=act, projection_dim=16)
     text = dict(
-        hidden_size=32, vocab_size=99, max_position_embeddings=12, bos_token_id=97, eos_token_id=98, pad_token_id=98
+        hidden_size=32, vocab_size=99, max_position_embeddings=12, bos_token_id=97, eos_token_id=end, pad_token_id=98
     )
     vision = dict(hidden_size=32, image_size=32, patch_size=8)
     config = transformers.CLIPConfig(
@@ -61,12 +61,12 @@ def clip_model(act: str):
 IDS = torch.tensor([[97, 5, 6, 7, 98, 98, 98, 98, 98, 98, 98, 98], [97, 8, 98, 98, 98, 98, 98, 98, 98, 98, 98, 98]])
 
 
-@pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
-def test_clip_towers_and_folder(act: str, tmp_path) -> None:
+@pytest.mark.parametrize(("act", "end"), [("quick_gelu", 98), ("gelu", 98), ("quick_gelu", 2)])
+def test_clip_towers_and_folder(act: str, end: int, tmp_path) -> None:
     """Read their folder, compare both embeddings; write ours, and theirs opens it with equal outputs."""
     from cns_jax.nn.clip import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
-    theirs = clip_model(act)
+    theirs = clip_model(act, end)  # OpenAI's own files say that the end of text is 2
     theirs.save_pretrained(tmp_path / "theirs")
     clip = read_clip(tmp_path / "theirs")
     pixels = torch.randn(2, 3, 32, 32)
