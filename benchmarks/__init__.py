@@ -1,0 +1,1 @@
+"""Measurements on real sizes. Each module is a command: python -m benchmarks.NAME."""
