@@ -136,7 +136,7 @@ def test_another_base_model_is_noticed(trained, tmp_path: Path) -> None:
 def test_the_command(trained, tmp_path: Path, format_: str) -> None:
     done = call("export", f"--run={trained['folder']}", f"--format={format_}", f"--out={tmp_path / 'x'}")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "MB  " in done.stdout and "To use: " in done.stdout
+    assert "B  " in done.stdout and "To use: " in done.stdout
     wrong = call("export", f"--run={tmp_path}", f"--format={format_}")
     assert wrong.returncode == 1 and "is not the folder of a training run" in wrong.stderr
 
