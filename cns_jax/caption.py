@@ -81,7 +81,7 @@ def main(_: list[str]) -> None:
             print(f"Every picture below {_ROOT.value} has a caption; --overwrite writes new ones")
             return
         written = write_captions(paths, load_captioner(_MODEL.value))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"Wrote {len(written)} captions below {_ROOT.value}; read them over, each should name its class word")
 

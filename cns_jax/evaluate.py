@@ -38,7 +38,7 @@ def main(_: list[str]) -> None:
             request.sample, sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value
         )
         result = control(dataclasses.replace(request, sample=sample))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(result.table())
     print(f"Look at {result.grid}")

@@ -36,7 +36,7 @@ def main(_: list[str]) -> None:
         files, how = export(
             ExportRequest(_RUN.value, _FORMAT.value, _OUT.value, _AFTER.value, _DTYPE.value, _LICENSE.value or LICENSE)
         )
-    except ValueError as error:  # every error that the user can mend is one
+    except (ValueError, OSError) as error:  # every error that the user can mend is one
         sys.exit(f"error: {error}")
     for file in files:
         size = sum(f.stat().st_size for f in file.rglob("*") if f.is_file()) if file.is_dir() else file.stat().st_size

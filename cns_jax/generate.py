@@ -11,9 +11,11 @@ _PROMPT = flags.DEFINE_multi_string("prompt", [], "what to show; repeat the flag
 _FILE = flags.DEFINE_string("prompts_file", "", "a text file with one prompt a line, e.g. configs/prompts/set1.txt")
 _NEGATIVE = flags.DEFINE_string("negative_prompt", "", "what to avoid")
 _NUM = flags.DEFINE_integer("num", 4, "pictures a prompt", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "seed of the first picture; the next ones count up")
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the first picture; the next ones count up", lower_bound=0)
 _SAMPLER = flags.DEFINE_string(
-    "sampler", "", "ddim, pndm, euler[_karras], euler_a or dpm++2m[_karras] (default: the run's)"
+    "sampler",
+    "",
+    "auto (the checkpoint's own), ddim, pndm, euler[_karras], euler_a or dpm++2m[_karras] (default: the run's)",
 )
 _STEPS = flags.DEFINE_integer("steps", 0, "denoising steps (default: the run's)", lower_bound=0)
 _GUIDANCE = flags.DEFINE_float("guidance_scale", -1.0, "classifier-free guidance (default: the run's)")
@@ -34,7 +36,7 @@ def main(_: list[str]) -> None:
     )  # fmt: skip
     try:
         print(f"Wrote {generate(request)}")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

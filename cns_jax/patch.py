@@ -20,6 +20,9 @@ _MODEL = flags.DEFINE_string(
 )
 _OUT = flags.DEFINE_string("out", "", "folder to write")
 _VARIANT = flags.DEFINE_string("variant", "", "of the model's weight files, e.g. fp16")
+_PREDICTION = flags.DEFINE_enum(
+    "prediction_type", "", ("", "epsilon", "v_prediction"), "of a single file that does not say it right"
+)
 _TOKENIZER = flags.DEFINE_string("tokenizer", "", "CLIP tokenizer folder, for a model in a single file")
 _ACTIONS = ("apply", "revert", "show", "verify")
 
@@ -33,7 +36,7 @@ def main(arguments: list[str]) -> None:
 
     console()
     action, files = (arguments[1] if len(arguments) > 1 else ""), arguments[2:]
-    address = Address(_MODEL.value, _VARIANT.value, _TOKENIZER.value)
+    address = Address(_MODEL.value, _VARIANT.value, _TOKENIZER.value, _PREDICTION.value)
     try:
         require(action in _ACTIONS, f"say what to do: {', '.join(_ACTIONS)}; see --help")
         require(action == "show" or bool(_MODEL.value), "--model is needed")
@@ -48,7 +51,7 @@ def main(arguments: list[str]) -> None:
         else:
             require(bool(files), "show needs patch files")
             print("\n\n".join("\n".join(patching.show(file)) for file in files))
-    except ValueError as error:  # every error that the user can mend is one
+    except (ValueError, OSError) as error:  # every error that the user can mend is one
         sys.exit(f"error: {error}")
 
 

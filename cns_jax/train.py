@@ -32,7 +32,7 @@ def main(_: list[str]) -> None:
             print("\n".join(plan(settings)))
             return
         picture = run(settings)
-    except ValueError as error:  # every error that the user can mend is one
+    except (ValueError, OSError) as error:  # every error that the user can mend is one
         sys.exit(f"error: {error}")
     except Interrupted as stopped:
         sys.exit(f"{stopped}; run the same command again to go on from there")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,23 +16,25 @@ import ml_dtypes
 import numpy as np
 
 from cns_jax.core.settings import require
-from cns_jax.core.tree import Tree, flatten, overlay
-from cns_jax.engine.learned import Learned, base_kernels, with_concepts
+from cns_jax.core.tree import Tree, flatten
+from cns_jax.engine.learned import Learned, base_kernels, taught_before, with_concepts, with_rows
 from cns_jax.engine.studio import find_source
-from cns_jax.text.tokenizer import load_tokenizer
+from cns_jax.text.tokenizer import bpe_tables, load_tokenizer
 from cns_jax.weights.adapters import (
     bundled_embeddings,
     custom_diffusion_tensors,
     difference_tensors,
     embedding_tensors,
 )
-from cns_jax.weights.folder import write_pipeline
+from cns_jax.weights.folder import check_replaceable, write_pipeline
 from cns_jax.weights.modelspec import Description, modelspec
 from cns_jax.weights.patch import make_patch, write_patch
 from cns_jax.weights.pipeline import Pipeline, Source
 from cns_jax.weights.single_file import write_single_file
 from cns_jax.weights.snapshot import Snapshot
 from cns_jax.weights.tensors import write_tensors
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 LICENSE = "Derived from the base model, whose licence applies; so do the rights in the pictures it was taught with."
@@ -73,7 +78,8 @@ class Exporter:
     @property
     def out(self) -> Path:
         """Where to write."""
-        return Path(self.request.out or self.learned.directory / "export" / self.request.format)
+        given = self.request.out
+        return Path(given).expanduser() if given else self.learned.directory / "export" / self.request.format
 
     @property
     def title(self) -> str:
@@ -84,6 +90,11 @@ class Exporter:
     def rows(self) -> np.ndarray:
         """The learned token rows, (concepts, d)."""
         return self.snapshot.rows_rd[: len(self.learned.tokens)]
+
+    @cached_property
+    def embeddings(self) -> dict[str, np.ndarray]:
+        """Token -> row (d,): what the base model had been taught before, then this run's."""
+        return taught_before(self.source) | dict(zip(self.learned.tokens, self.rows, strict=True))
 
     def dtype(self, default: str) -> Any:
         """The requested dtype, or the format's own."""
@@ -107,12 +118,16 @@ class Exporter:
         """Token -> the word that stands for it where embeddings are called by file name."""
         tokenizer = load_tokenizer(self.source.tokenizer)
 
-        def word(token: str) -> str:
+        words: dict[str, str] = {}
+        for token in self.embeddings:
+            word = token.strip("<>")
             # A1111 takes every occurrence of an embedding's name in a prompt: "cat" would hijack all cats
-            name = token.strip("<>")
-            return f"cns_{name}" if len(tokenizer.ids(name)) == 1 else name
-
-        return {token: word(token) for token in self.learned.tokens}
+            if len(tokenizer.ids(word)) == 1:
+                word = f"cns_{word}"
+            while word in words.values():
+                word += "_"
+            words[token] = word
+        return words
 
     def pipeline(self) -> Pipeline:
         """The base model, checked to be the one that training started from."""
@@ -134,9 +149,9 @@ def _diffusers(export: Exporter) -> list[Path]:
 
 
 def _single_file(export: Exporter) -> list[Path]:
-    pipeline = export.pipeline()
-    unet = overlay(pipeline.params["unet"], export.snapshot.kernels)
-    merged = dataclasses.replace(pipeline, params={**pipeline.params, "unet": unet}, part_ids={})
+    # other tools know the rows of CLIP's own tokens only; the tokens that were taught are embeddings beside the file
+    own = len(bpe_tables(load_tokenizer(export.source.tokenizer))[0])
+    merged = with_rows(export.pipeline(), export.snapshot.kernels, own)
     file = export.out / f"{export.title}.safetensors"
     write_single_file(file, merged, export.dtype("float16"), export.described("", list(export.words.values())))
     return [file, *_embeddings(export, export.out / "embeddings")]
@@ -144,7 +159,8 @@ def _single_file(export: Exporter) -> list[Path]:
 
 def _lora(export: Exporter) -> list[Path]:
     dtype = export.dtype("float16")
-    words = {export.words[token]: row for token, row in zip(export.learned.tokens, export.rows, strict=True)}
+    _warn_of_earlier_lessons(export)
+    words = {export.words[token]: row for token, row in export.embeddings.items()}
     tensors = difference_tensors(export.kernels, export.snapshot.kernels, dtype) | bundled_embeddings(words, dtype)
     second = export.source.model.text_encoder.hidden_size == 1024
     metadata = export.described("lora", list(words))
@@ -153,7 +169,17 @@ def _lora(export: Exporter) -> list[Path]:
     return [file, *_embeddings(export, export.out / "embeddings")]
 
 
+def _warn_of_earlier_lessons(export: Exporter) -> None:
+    before = taught_before(export.source)
+    if before:
+        log.warning(
+            "%s had been taught %s before this run: the file belongs to that model, not to the one below it",
+            export.learned.settings.model, ", ".join(before),
+        )  # fmt: skip
+
+
 def _custom_diffusion(export: Exporter) -> list[Path]:
+    _warn_of_earlier_lessons(export)
     dtype = export.dtype("float16")
     names = flatten(export.source.shapes["unet"])
     tensors = custom_diffusion_tensors(names, export.snapshot.kernels, dtype)
@@ -168,7 +194,7 @@ def _textual_inversion(export: Exporter) -> list[Path]:
 
 def _embeddings(export: Exporter, folder: Path) -> list[Path]:
     dtype, files = export.dtype("float16"), []
-    for token, row in zip(export.learned.tokens, export.rows, strict=True):
+    for token, row in export.embeddings.items():
         metadata = export.described("textual-inversion", [export.words[token]])
         metadata.pop("modelspec.thumbnail", None)  # ten times the embedding
         file = folder / f"{export.words[token]}.safetensors"
@@ -177,7 +203,8 @@ def _embeddings(export: Exporter, folder: Path) -> list[Path]:
 
 
 def _patch(export: Exporter) -> list[Path]:
-    dtype, files, parent = export.dtype("float32"), [], ""
+    dtype, files = export.dtype("float32"), []
+    parent, parent_name = "", ""
     for index, row in enumerate(export.learned.concepts):
         after = export.learned.snapshot(export.kernels, index)
         settings = export.learned.settings
@@ -200,6 +227,8 @@ def _patch(export: Exporter) -> list[Path]:
             class_word=row["class_word"],
             base=export.learned.base,
             parent=parent,
+            base_name=export.learned.settings.model,
+            parent_name=parent_name,
             about={
                 "kind": row["kind"],
                 "mask": row["mask"],
@@ -209,7 +238,7 @@ def _patch(export: Exporter) -> list[Path]:
             metadata=modelspec(about, export.source.model),
         )
         files.append(write_patch(export.out / f"{index + 1:02d}_{row['name']}.safetensors", patch))
-        parent = patch.id
+        parent, parent_name = patch.id, patch.name
     return files
 
 
@@ -233,18 +262,34 @@ HOW_TO = {
     "pipe.load_textual_inversion({out!r}, weight_name='{first}.safetensors')",
     "textual-inversion": "a token at a time pipe.load_textual_inversion({out!r}, weight_name='{first}.safetensors'), "
     "or copy the files to the embeddings folder of ComfyUI or A1111",
-    "patch": "python -m cns_jax.patch apply --model=BASE --out=DIR {out}/*.safetensors",
+    "patch": "python -m cns_jax.patch apply --model=BASE --out=DIR {files}",
 }
+
+
+def _check_place(export: Exporter) -> None:
+    """Refuse a place that cannot be written or that holds what the export is made from, before gigabytes are read."""
+    out, model = export.out.absolute(), Path(export.learned.settings.model).absolute()
+    require(not out.is_file(), f"--out={export.out} is a file; give the name of a folder")
+    require(
+        out != model and model not in out.parents and out not in model.parents,
+        f"--out={export.out} and the base model {model} lie in each other; give another folder",
+    )
+    there = next(path for path in (out, *out.parents) if path.exists())
+    require(os.access(there, os.W_OK), f"--out={export.out}: {there} is not writable")
+    if export.request.format == "diffusers":
+        check_replaceable(out)
 
 
 def export(request: ExportRequest) -> tuple[list[Path], str]:
     """Write the files; returns them and a line on how to use them. Raises SettingsError or WeightsMismatch."""
     learned = Learned.of(request.run, request.after)
     exporter = Exporter(request, learned, find_source(learned.settings.address))
+    _check_place(exporter)
     files = FORMATS[request.format](exporter)
     words = exporter.words
     how = HOW_TO[request.format].format(
         out=str(exporter.out),
+        files=" ".join(shlex.quote(str(file)) for file in files),
         tokens=", ".join(words),
         words=", ".join(words.values()),
         first=next(iter(words.values())),

@@ -81,7 +81,7 @@ def generate(request: Request) -> Path:
     seeds = [request.seed + i for _ in wanted for i in range(request.num)]
     settings = sampling(request, trained.settings.sample)
     images = trained.studio.generator.images(trained.params, trained.rows_rd, prompts, seeds, settings)
-    out = Path(request.out or Path(request.run) / "generated")
+    out = Path(request.out or Path(request.run) / "generated").expanduser()
     out.mkdir(parents=True, exist_ok=True)
     for image, prompt, seed in zip(images, prompts, seeds, strict=True):
         Image.fromarray(image).save(out / f"{_slug(prompt)}_{seed}.png")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from cns_jax.core.settings import SettingsError, build, require
-from cns_jax.core.tree import Tree, flatten, overlay, select
+from cns_jax.core.tree import Tree, fingerprint, flatten, overlay, select
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.settings import RunSettings
 from cns_jax.neurons.score import cross_attention_kernels, is_cross_attention_kernel
-from cns_jax.text.tokenizer import load_tokenizer
+from cns_jax.text.tokenizer import bpe_tables, load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.layout import file_key
 from cns_jax.weights.pipeline import Pipeline, Source
@@ -26,12 +26,14 @@ from cns_jax.weights.strict import load
 
 @dataclass(frozen=True)
 class Learned:
-    """concepts: the ledger's rows up to the chosen one; base: fingerprint of the model that training started from."""
+    """concepts: the ledger's rows up to the chosen one; base, kernels: fingerprints of the model that training started
+    from, and of its cross-attention K/V kernels."""
 
     directory: Path
     settings: RunSettings
     concepts: Sequence[Mapping[str, Any]]
     base: str
+    kernels: str
 
     @classmethod
     def of(cls, run: str, after: str = "") -> Learned:
@@ -39,7 +41,7 @@ class Learned:
 
         Raises SettingsError if the folder is no run, has learned nothing yet, or does not know the concept.
         """
-        directory = Path(run)
+        directory = Path(run).expanduser()
         config = directory / "config.json"
         if not config.exists():
             raise SettingsError(f"{run} is not the folder of a training run (no config.json in it)")
@@ -50,7 +52,7 @@ class Learned:
         names = [row["name"] for row in rows]
         require(not after or after in names, f"{run} has not learned {after!r}; it knows {', '.join(names)}")
         count = names.index(after) + 1 if after else len(names)
-        return cls(directory, settings, rows[:count], ledger["base"])
+        return cls(directory, settings, rows[:count], ledger["base"], ledger["base_kernels"])
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -58,7 +60,17 @@ class Learned:
         return tuple(row["token"] for row in self.concepts)
 
     def snapshot(self, kernels: Mapping[str, Any], index: int = -1) -> Snapshot:
-        """The weights after concept `index`. kernels: the base model's K/V kernels, for structure and shapes."""
+        """The weights after concept `index`.
+
+        kernels: the base model's K/V kernels, for structure and shapes. Raises SettingsError if they are not those that
+        the run started from.
+        """
+        found = fingerprint(kernels)
+        require(
+            found == self.kernels,
+            f"{self.settings.model} has changed since the run was trained: its cross-attention kernels are {found}, "
+            f"the run started from {self.kernels}",
+        )
         return load_snapshot(self.directory / self.concepts[index]["weights"], kernels)
 
     def thumbnail(self, index: int = -1) -> Path:
@@ -69,9 +81,22 @@ class Learned:
 
 def base_kernels(source: Source) -> Tree:
     """The cross-attention K/V kernels of a checkpoint, float32, without reading the rest."""
-    target = select(source.shapes["unet"], is_cross_attention_kernel)
-    part = source.parts["unet"]
-    keys = {file_key(name) for name in flatten(target)}
+    return _leaves(source, "unet", is_cross_attention_kernel)
+
+
+def taught_before(source: Source) -> dict[str, np.ndarray]:
+    """Tokens that the base model's tokenizer has on top of its BPE, with their rows: concepts of earlier runs."""
+    vocab, _, added = bpe_tables(load_tokenizer(source.tokenizer))
+    if not added:
+        return {}
+    table = _leaves(source, "text_encoder", lambda name: name == ".".join(_TABLE))
+    rows = flatten(table)[".".join(_TABLE)]
+    return {token: rows[i] for token, i in sorted(added.items(), key=lambda item: item[1])}
+
+
+def _leaves(source: Source, name: str, wanted: Callable[[str], bool]) -> Tree:
+    target, part = select(source.shapes[name], wanted), source.parts[name]
+    keys = {file_key(leaf) for leaf in flatten(target)}
     return load({k: v for k, v in part.stored.items() if k in keys}, target, part.file)[0]
 
 
@@ -84,16 +109,19 @@ def with_concepts(
     """The pipeline with other K/V kernels and, at the end of its token table, a row a token; and what writes its
     tokenizer. It is then an ordinary Stable Diffusion for any tool."""
     vocabulary = Vocabulary(load_tokenizer(pipeline.tokenizer), tuple(tokens), len(tokens))
-    text = pipeline.params["text_encoder"]
-    table = text[_TABLE[0]][_TABLE[1]][_TABLE[2]][_TABLE[3]]
-    grown = np.concatenate([table, np.asarray(rows_nd, np.float32)])
+    grown = np.concatenate([token_table(pipeline), np.asarray(rows_nd, np.float32)])
     return _with_table(pipeline, kernels, grown), vocabulary.save
 
 
-def without_last_concept(pipeline: Pipeline, kernels: Mapping[str, Any]) -> Pipeline:
-    """The pipeline with other K/V kernels and without the last row of its token table."""
+def with_rows(pipeline: Pipeline, kernels: Mapping[str, Any], count: int) -> Pipeline:
+    """The pipeline with other K/V kernels and the first `count` rows of its token table."""
+    return _with_table(pipeline, kernels, token_table(pipeline)[:count])
+
+
+def token_table(pipeline: Pipeline) -> np.ndarray:
+    """The token embeddings (tokens, d)."""
     text = pipeline.params["text_encoder"]
-    return _with_table(pipeline, kernels, text[_TABLE[0]][_TABLE[1]][_TABLE[2]][_TABLE[3]][:-1])
+    return text[_TABLE[0]][_TABLE[1]][_TABLE[2]][_TABLE[3]]
 
 
 def _with_table(pipeline: Pipeline, kernels: Mapping[str, Any], table: np.ndarray) -> Pipeline:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cns_jax.core.settings import require
+
 
 class Ledger:
     """`ledger.json` of a run: the base model and a row a learned concept, in order."""
@@ -15,13 +17,28 @@ class Ledger:
 
     def read(self) -> dict[str, Any]:
         """Its content; an empty ledger if the file is not there yet."""
-        return json.loads(self.file.read_text()) if self.file.exists() else {"base": "", "concepts": []}
+        return (
+            json.loads(self.file.read_text())
+            if self.file.exists()
+            else {"base": "", "base_kernels": "", "concepts": []}
+        )
 
-    def record(self, index: int, base: str, row: dict[str, Any]) -> None:
-        """Set row `index` and drop what came after it; atomic."""
+    def check_base(self, base: str, model: str) -> None:
+        """Raises SettingsError if the run was started from another model than `base` (a fingerprint)."""
+        before = self.read()["base"]
+        require(
+            before in ("", base),
+            f"{model} has changed since {self.file.parent} was started: its weights are {base}, the run has learned on "
+            f"{before}; give the model that it was, or start anew with --config.run=...",
+        )
+
+    def record(self, index: int, base: str, kernels: str, row: dict[str, Any]) -> None:
+        """Set row `index` and drop what came after it; atomic. base, kernels: fingerprints of the base model and of
+        its cross-attention K/V kernels."""
         concepts = [*self.read()["concepts"][:index], row]
         temporary = self.file.with_suffix(".partial")
-        temporary.write_text(json.dumps({"base": base, "concepts": concepts}, indent=2) + "\n")
+        value = {"base": base, "base_kernels": kernels, "concepts": concepts}
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
         temporary.rename(self.file)
 
     def snapshot(self, index: int) -> Path:

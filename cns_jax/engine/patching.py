@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from cns_jax.core.settings import SettingsError, require
-from cns_jax.engine.learned import kernels_of, with_concepts, without_last_concept
-from cns_jax.engine.studio import find_source
+from cns_jax.engine.learned import kernels_of, token_table, with_concepts, with_rows
+from cns_jax.engine.studio import MINIATURE, find_source
 from cns_jax.text.tokenizer import drop_last_token, load_tokenizer
 from cns_jax.weights.folder import write_pipeline
 from cns_jax.weights.locate import Address
@@ -38,14 +38,20 @@ class Applied:
     folder: Path
 
     @classmethod
-    def of(cls, model: Path) -> Applied | None:
+    def of(cls, address: Address) -> Applied | None:
         """The record of a patched folder; None for any other model."""
+        model = Path(address.model)
         record = model / _FOLDER / _RECORD
-        if not record.is_file():
+        if address.model == MINIATURE or not record.is_file():
             return None
         found = json.loads(record.read_text())
         rows = found["patches"]
         return cls(found["base"], tuple(r["name"] for r in rows), tuple(r["id"] for r in rows), model / _FOLDER)
+
+    @property
+    def order(self) -> list[tuple[str, str]]:
+        """(id, file name) of each patch."""
+        return list(zip(self.ids, self.names, strict=True))
 
     def patch(self, index: int) -> Patch:
         """The patch number `index`."""
@@ -65,9 +71,9 @@ def _read(files: Sequence[str]) -> list[Patch]:
     return [read_patch(Path(file)) for file in files]
 
 
-def _write_record(folder: Path, base: str, rows: Sequence[tuple[str, str]]) -> None:
+def _write_record(folder: Path, base: str, order: Sequence[tuple[str, str]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    value = {"base": base, "patches": [{"name": name, "id": id_} for name, id_ in rows]}
+    value = {"base": base, "patches": [{"name": name, "id": id_} for id_, name in order]}
     (folder / _RECORD).write_text(json.dumps(value, indent=2) + "\n")
 
 
@@ -76,13 +82,13 @@ def apply(address: Address, files: Sequence[str], out: str) -> Path:
 
     Raises PatchError for a wrong base or order, naming both sides.
     """
-    _free(out, address.model)
+    _free(out, address)
     patches = _read(files)
-    applied = Applied.of(Path(address.model))
+    applied = Applied.of(address)
     source = find_source(address)
     pipeline = source.load()
     base = applied.base if applied else pipeline.ids["model"]
-    check_order(base, applied.ids if applied else (), patches)
+    check_order(base, applied.order if applied else [], patches)
     kernels: Mapping[str, Any] = kernels_of(pipeline)
     overwritten = []
     for patch in patches:
@@ -95,13 +101,13 @@ def apply(address: Address, files: Sequence[str], out: str) -> Path:
         target = folder / _FOLDER
         if applied:
             shutil.copytree(applied.folder, target)
-        order = list(zip(applied.names, applied.ids, strict=True)) if applied else []
+        order = applied.order if applied else []
         target.mkdir(exist_ok=True)
         for file, patch, before in zip(files, patches, overwritten, strict=True):
             name = f"{len(order) + 1:02d}_{patch.name}"
             shutil.copy(file, target / f"{name}.safetensors")
             write_tensors(target / f"{name}.undo.safetensors", before, {})
-            order.append((name, patch.id))
+            order.append((patch.id, name))
         _write_record(target, base, order)
 
     return write_pipeline(out, merged, write_tokenizer=write_tokenizer, add=add)
@@ -109,18 +115,19 @@ def apply(address: Address, files: Sequence[str], out: str) -> Path:
 
 def _undone(pipeline: Pipeline, applied: Applied, index: int) -> Pipeline:
     """The pipeline without patch `index`, its last one."""
-    return without_last_concept(pipeline, applied.patch(index).undo(kernels_of(pipeline), applied.overwritten(index)))
+    kernels = applied.patch(index).undo(kernels_of(pipeline), applied.overwritten(index))
+    return with_rows(pipeline, kernels, len(token_table(pipeline)) - 1)
 
 
 def revert(model: str, out: str) -> tuple[Path, str]:
     """Take the last concept out of a patched folder, exactly; writes the folder `out`. Returns it and the name."""
-    applied = _applied(model)
-    _free(out, model)
+    applied = _applied(Address(model))
+    _free(out, Address(model))
     before = _undone(find_source(Address(model)).load(), applied, -1)
-    kept = list(zip(applied.names, applied.ids, strict=True))[:-1]
+    kept = applied.order[:-1]
 
     def add(folder: Path) -> None:
-        for name, _ in kept:
+        for _, name in kept:
             for file in (f"{name}.safetensors", f"{name}.undo.safetensors"):
                 (folder / _FOLDER).mkdir(exist_ok=True)
                 shutil.copy(applied.folder / file, folder / _FOLDER / file)
@@ -135,14 +142,15 @@ def revert(model: str, out: str) -> tuple[Path, str]:
 def verify(address: Address, files: Sequence[str]) -> list[str]:
     """Check, and change nothing. With files: that they follow the model. Without: that a patched folder is its base
     model plus its patches, to the bit. Returns lines that say what holds; raises PatchError for what does not."""
-    applied = Applied.of(Path(address.model))
+    applied = Applied.of(address)
     if files:
         patches = _read(files)
         base = applied.base if applied else find_source(address).load().ids["model"]
-        check_order(base, applied.ids if applied else (), patches)
+        check_order(base, applied.order if applied else [], patches)
         return [f"{patch.name} ({patch.id}): whole, and next in order" for patch in patches]
-    applied = _applied(address.model)
+    applied = _applied(address)
     pipeline = find_source(address).load()
+    tokens = load_tokenizer(pipeline.tokenizer)
     lines = []
     for index in reversed(range(len(applied.names))):
         patch = applied.patch(index)
@@ -157,6 +165,9 @@ def verify(address: Address, files: Sequence[str]) -> list[str]:
             raise PatchError(
                 f"{address.model}: the weights of {applied.names[index]} were changed, first in {wrong[0]}"
             )
+        table = token_table(pipeline)
+        if not np.array_equal(table[-1], patch.row_d) or tokens.ids(patch.token) != (len(table) - 1,):
+            raise PatchError(f"{address.model}: the token {patch.token} of {applied.names[index]} was changed")
         pipeline = _undone(pipeline, applied, index)
         lines.append(f"{applied.names[index]} ({patch.id}): {patch.count} weights and {patch.token} are in the model")
     if pipeline.ids["model"] != applied.base:
@@ -182,17 +193,17 @@ def show(file: str) -> list[str]:
     ]
 
 
-def _applied(model: str) -> Applied:
-    applied = Applied.of(Path(model))
+def _applied(address: Address) -> Applied:
+    applied = Applied.of(address)
     if applied is None:
-        raise PatchError(f"{model} is not a patched folder (no {_FOLDER}/{_RECORD} in it)")
+        raise PatchError(f"{address.model} is not a patched folder (no {_FOLDER}/{_RECORD} in it)")
     return applied
 
 
-def _free(out: str, model: str) -> None:
-    """Refuse to overwrite anything but an earlier patched folder."""
-    path = Path(out)
+def _free(out: str, address: Address) -> None:
+    """Refuse to overwrite anything, and to write into the model."""
     require(bool(out), "--out is needed: the folder to write")
-    require(path.resolve() != Path(model).resolve(), f"--out={out} is the model itself; give another folder")
+    path, model = Path(out).expanduser().resolve(), Path(address.model).resolve()
+    require(path != model and model not in path.parents, f"--out={out} lies in the model; give another folder")
     holds = path.exists() and (path.is_file() or any(path.iterdir()))
     require(not holds, f"--out={out} exists already; give a folder that does not")

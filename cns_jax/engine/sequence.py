@@ -16,6 +16,7 @@ import numpy as np
 from cns_jax.core.mesh import replicate
 from cns_jax.core.rng import stream
 from cns_jax.core.settings import SettingsError, require
+from cns_jax.core.tree import fingerprint
 from cns_jax.core.types import Concept, ConceptData, Frozen, TrainState
 from cns_jax.data.captions import sample_prompts, without_token
 from cns_jax.data.folder import check_words
@@ -93,8 +94,10 @@ class TrainingRun:
         self.directory = claim(settings)
         self.method: CNS = settings.method
         self.ledger = Ledger(self.directory)
-        self.key = jax.random.key(settings.seed)
         studio = self.studio
+        self.ledger.check_base(studio.ids["model"], settings.model)
+        self.base_kernels = fingerprint(cross_attention_kernels(studio.params["unet"]))
+        self.key = jax.random.key(settings.seed)
         self.spec = StepSpec(
             studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch, train.snr_gamma
         )
@@ -188,7 +191,7 @@ class TrainingRun:
             "weights": weights,
             "mask": statistics,
         }
-        self.ledger.record(index, self.studio.ids["model"], row)
+        self.ledger.record(index, self.studio.ids["model"], self.base_kernels, row)
 
     def snapshot(self, index: int) -> Snapshot:
         """The weights after concept `index`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -120,6 +121,10 @@ class RunSettings:
         require(
             bool(self.model), "model is empty; give 'miniature', a diffusers folder, a .safetensors file or a hub id"
         )
+        if self.model != "miniature" and os.path.exists(
+            self.address.model
+        ):  # so that the run can be opened from anywhere
+            object.__setattr__(self, "model", os.path.abspath(self.address.model))
         require(bool(self.data_root), "data_root is empty; give a folder with one sub-folder of images a concept")
 
     @property
@@ -130,4 +135,4 @@ class RunSettings:
     @property
     def directory(self) -> str:
         """The run's folder: `run`, or runs/<config name>."""
-        return self.run or f"runs/{self.name}"
+        return os.path.expanduser(self.run) or f"runs/{self.name}"

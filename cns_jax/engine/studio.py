@@ -27,6 +27,7 @@ from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.locate import Address, open_source
 from cns_jax.weights.pipeline import Source
+from cns_jax.weights.tensors import WeightsMismatch
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,18 @@ def miniature_folder() -> Path:
 
 
 def find_source(address: Address) -> Source:
-    """The checkpoint at `address`, or the shipped one if its model is "miniature". Raises WeightsMismatch."""
-    return read_folder(miniature_folder()) if address.model == MINIATURE else open_source(address)
+    """The checkpoint at `address`, or the shipped one if its model is "miniature".
+
+    Raises WeightsMismatch, also if tokenizer and text encoder differ in size: ids of concepts would miss their rows.
+    """
+    source = read_folder(miniature_folder()) if address.model == MINIATURE else open_source(address)
+    ids, rows = load_tokenizer(source.tokenizer).size, source.model.text_encoder.vocab_size
+    if ids != rows:
+        raise WeightsMismatch(
+            f"{source.tokenizer} has {ids} tokens, the text encoder of {address.model} has rows for {rows}; take the "
+            "tokenizer that belongs to the model"
+        )
+    return source
 
 
 def compute_dtype(compute: str) -> Any:
@@ -55,7 +66,7 @@ def own_sampler(source: Source) -> str:
     try:
         return sampler_of_config(source.scheduler)
     except ScheduleError as error:
-        log.debug("the checkpoint's own sampler is not used: %s", error)
+        log.info("the checkpoint's own sampler is not among ours (%s); auto means dpm++2m", error)
         return SampleSettings().sampler
 
 

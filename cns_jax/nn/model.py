@@ -55,7 +55,7 @@ class Model:
         size = self.vae.downsampling * 2 ** (len(self.unet.block_out_channels) - 1)
         inputs: dict[str, tuple[jax.Array, ...]] = {
             "unet": (
-                jnp.zeros((1, *self.latent_shape(size, size))),
+                jnp.zeros((1, *self.latent_shape(size, size)[:2], self.unet.in_channels)),
                 jnp.zeros((1,), jnp.int32),
                 jnp.zeros((1, 4, self.unet.cross_attention_dim)),
             ),

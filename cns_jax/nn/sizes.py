@@ -24,7 +24,11 @@ SD15 = Model(
 
 SD21 = Model(
     UNetConfig(
-        sample_size=96, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
+        sample_size=96,
+        cross_attention_dim=1024,
+        attention_head_dim=(5, 10, 20, 20),
+        use_linear_projection=True,
+        upcast_attention=True,
     ),
     _VAE,
     CLIPTextConfig(

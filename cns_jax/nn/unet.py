@@ -70,6 +70,7 @@ class UNetConfig:
     attention_head_dim: int | tuple[int, ...] = 8
     num_attention_heads: int | tuple[int, ...] | None = None
     use_linear_projection: bool = False
+    upcast_attention: bool = False  # softmax is computed in float32 in any case; kept for other readers
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> UNetConfig:

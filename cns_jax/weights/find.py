@@ -19,11 +19,14 @@ PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".msgpack")
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object. Raises WeightsMismatch naming a missing or broken file."""
     try:
-        return json.loads(file.read_text())
+        value = json.loads(file.read_text())
     except FileNotFoundError:
         raise WeightsMismatch(f"{file} does not exist; is {file.parent} a diffusers folder?") from None
     except json.JSONDecodeError as error:
         raise WeightsMismatch(f"{file} is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise WeightsMismatch(f"{file} holds a JSON {type(value).__name__}; an object is expected")
+    return value
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
@@ -39,22 +42,28 @@ def weight_file(folder: Path, name: str, variant: str) -> Path:
         dotted = f".{middle}" if middle else ""
         return [folder / f"{stem}{dotted}.safetensors", folder / f"{stem}.safetensors.index{dotted}.json"]
 
-    for file in candidates(variant):
-        if file.is_file():
-            return file
-    pattern = re.compile(
-        re.escape(stem) + r"(?:\.([^.]+?)(?:-\d+-of-\d+)?\.safetensors|\.safetensors\.index\.([^.]+)\.json)"
-    )
+    def there(middle: str) -> Path | None:
+        return next((file for file in candidates(middle) if file.is_file()), None)
+
     names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    variants = sorted({m[1] or m[2] for n in names if (m := pattern.fullmatch(n))})
-    if not variant and len(variants) == 1:
-        log.info("%s: there is only the variant %r; reading it", folder, variants[0])
-        return next(file for file in candidates(variants[0]) if file.is_file())
-    if variant or variants:
-        asked = f"variant {variant!r} is" if variant else "plain weights are"
-        plain = ["the plain one"] if candidates("")[0].is_file() or candidates("")[1].is_file() else []
+    pattern = re.compile(re.escape(stem) + r"\.(?:safetensors\.index\.)?([^.]+?)(?:-\d+-of-\d+)?\.(?:safetensors|json)")
+    found = (pattern.fullmatch(name) for name in names)
+    variants = sorted({m[1] for m in found if m and m[1] != "safetensors" and there(m[1])})
+    plain = there("")
+    chosen = there(variant) or plain or (there(variants[0]) if len(variants) == 1 else None)
+    if chosen is not None:
+        if variant and chosen == plain:  # as diffusers: not every part has every variant
+            log.info("%s: there is no variant %r; reading the plain file", folder, variant)
+        elif chosen not in (plain, there(variant)):
+            log.info("%s: reading the only variant there is, %r", folder, variants[0])
+        return chosen
+    if variants:
+        asked = f"neither the variant {variant!r} nor a plain file is" if variant else "a plain file is not"
+        raise WeightsMismatch(f"{folder}: {asked} there; choose with variant=...: {', '.join(variants)}")
+    shards = [name for name in names if re.fullmatch(re.escape(stem) + r".*-\d+-of-\d+\.safetensors", name)]
+    if shards:
         raise WeightsMismatch(
-            f"{folder}: {asked} not there; choose with variant=...: {', '.join(plain + variants) or 'there is none'}"
+            f"{folder} holds shards ({shards[0]}), but not the index that belongs to them (*.index.json)"
         )
     pickled = next((n for n in names if n.endswith(PICKLES)), None)
     if pickled:
@@ -64,19 +73,16 @@ def weight_file(folder: Path, name: str, variant: str) -> Path:
 
 def refuse_pickle(file: Path) -> NoReturn:
     """Raise WeightsMismatch with the reason and the command that converts the file or the folder it lies in."""
+    file = file.absolute()
+    folder = file.parent.parent
+    whole = (folder / "model_index.json").exists()
+    call, what = ("from_pretrained", folder) if whole else ("from_single_file", file)
+    reason = "a Python pickle, which may run any code when it is opened"
     if file.suffix == ".msgpack":
-        reason, call, what = (
-            "a Flax file, which diffusers no longer writes or reads",
-            "from_pretrained",
-            file.parent.parent,
-        )
-    else:
-        reason = "a Python pickle, which may run any code when it is opened"
-        single = file.suffix in (".ckpt", ".pt", ".pth") and not (file.parent / "config.json").exists()
-        call, what = ("from_single_file", file) if single else ("from_pretrained", file.parent.parent)
-    target = what.with_name(f"{what.stem if what == file else what.name}-safetensors")
+        reason = "a Flax file, which diffusers no longer writes or reads"
+    target = what.with_name(f"{what.name if whole else what.stem}-safetensors")
+    command = f"from diffusers import StableDiffusionPipeline as P; P.{call}('{what}').save_pretrained('{target}')"
     raise WeightsMismatch(
         f"{file} is {reason}; only safetensors are read. If you trust its origin, convert it once where PyTorch and "
-        f'diffusers are installed: python -c "from diffusers import StableDiffusionPipeline as P; '
-        f"P.{call}('{what}').save_pretrained('{target}')\""
+        f'diffusers are installed: python -c "{command}"'
     )

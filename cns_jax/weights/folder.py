@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from cns_jax.core.tree import flatten
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.nn.clip import CLIPTextConfig
-from cns_jax.nn.config import config_dict
+from cns_jax.nn.config import UnsupportedConfig, config_dict
 from cns_jax.nn.model import Model
 from cns_jax.nn.unet import UNetConfig
 from cns_jax.nn.vae import VAEConfig
@@ -26,6 +26,7 @@ from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file
 _UNET_FILE = "diffusion_pytorch_model.safetensors"
 _TEXT_FILE = "model.safetensors"
 WEIGHT_FILES = {"unet": _UNET_FILE, "vae": _UNET_FILE, "text_encoder": _TEXT_FILE}
+ENTRIES = ("model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler", "patches")
 _CONFIGS = {"unet": UNetConfig, "vae": VAEConfig, "text_encoder": CLIPTextConfig}
 _MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
@@ -56,17 +57,23 @@ def read_folder(directory: str | Path, variant: str = "", prediction_type: str =
             f"{root / 'model_index.json'}: _class_name is {index.get('_class_name')!r}; "
             "only StableDiffusionPipeline (1.x, 2.x) is supported"
         )
-    built: dict[str, Any] = {
-        part: config.from_dict(read_json(root / part / "config.json"))  # type: ignore[attr-defined]
-        for part, config in _CONFIGS.items()
-    }
+    configs = {part: read_json(root / part / "config.json") for part in _CONFIGS}
+    built: dict[str, Any] = {part: kind.from_dict(configs[part]) for part, kind in _CONFIGS.items()}  # type: ignore[attr-defined]
+    model = Model(**built)
+    if model.unet.in_channels != model.vae.latent_channels:
+        raise UnsupportedConfig(
+            f"{root / 'unet' / 'config.json'}: in_channels={model.unet.in_channels}, the VAE's latents have "
+            f"{model.vae.latent_channels}; inpainting, depth and editing models are not supported"
+        )
     scheduler = read_json(root / "scheduler" / "scheduler_config.json")
     if prediction_type:
         scheduler["prediction_type"] = prediction_type
     parts = {part: _part(root / part, name, variant) for part, name in WEIGHT_FILES.items()}
+    if variant and not any(f".{variant}." in part.file.name for part in parts.values()):
+        raise WeightsMismatch(f"{root}: no part has the variant {variant!r}; leave variant empty for the plain files")
     text = parts["text_encoder"]
     parts["text_encoder"] = Part(text.file, _with_prefix(text.stored))
-    return Source(Model(**built), parts, Schedule.from_config(scheduler), root / "tokenizer", scheduler)
+    return Source(model, parts, Schedule.from_config(scheduler), root / "tokenizer", scheduler, configs)
 
 
 def _part(folder: Path, name: str, variant: str) -> Part:
@@ -74,7 +81,9 @@ def _part(folder: Path, name: str, variant: str) -> Part:
     file = weight_file(folder, name, variant)
     if file.suffix != ".json":
         return Part(file, with_new_names(index_file(file)[0]))
-    places: dict[str, str] = read_json(file)["weight_map"]
+    places = read_json(file).get("weight_map")
+    if not isinstance(places, dict):
+        raise WeightsMismatch(f"{file} has no weight_map, which says what lies in which shard")
     stored: dict[str, Stored] = {}
     for shard in sorted(set(places.values())):
         stored |= index_file(folder / shard)[0]
@@ -96,15 +105,18 @@ def write_pipeline(
     dtype: Any = np.float32,
     write_tokenizer: Callable[[Path], None] | None = None,
     add: Callable[[Path], None] | None = None,
+    replaces: Container[str] = ENTRIES,
 ) -> Path:
     """Write a folder that diffusers' StableDiffusionPipeline.from_pretrained opens; returns its path.
 
     dtype: of the tensors. write_tokenizer: fills the tokenizer folder (default: a copy of the pipeline's). add:
     writes what else belongs into the folder. The folder is complete or absent: it is built beside its place and
-    renamed.
+    renamed. replaces: what a folder that is already there may hold; one that holds anything else is refused
+    (WeightsMismatch).
     """
-    root = Path(directory)
-    building = root.with_name(root.name + ".partial")
+    root = Path(directory).expanduser().absolute()
+    check_replaceable(root, replaces)
+    building, old = root.with_name(root.name + ".partial"), root.with_name(root.name + ".old")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     config_of_scheduler = dict(pipeline.scheduler) or pipeline.schedule.to_config()
@@ -116,7 +128,7 @@ def write_pipeline(
         "text_encoder": {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"},
     }
     for part, file in WEIGHT_FILES.items():
-        config = {**heads[part], **config_dict(getattr(pipeline.model, part))}
+        config = {**pipeline.configs.get(part, {}), **heads[part], **config_dict(getattr(pipeline.model, part))}
         write_component(building / part, file, config, pipeline.params[part], dtype)
     (building / "scheduler").mkdir()
     write_json(building / "scheduler" / "scheduler_config.json", config_of_scheduler)
@@ -126,9 +138,23 @@ def write_pipeline(
         write_tokenizer(building / "tokenizer")
     if add is not None:
         add(building)
-    shutil.rmtree(root, ignore_errors=True)
+    if root.exists():
+        root.rename(old)
     building.rename(root)
+    shutil.rmtree(old, ignore_errors=True)
     return root
+
+
+def check_replaceable(root: Path, entries: Container[str] = ENTRIES) -> None:
+    """Refuse to replace a file, or a folder that holds anything but `entries`. Raises WeightsMismatch naming it."""
+    if root.is_file():
+        raise WeightsMismatch(f"{root} is a file; give the name of a folder to write")
+    others = [p.name for p in sorted(root.iterdir()) if p.name not in entries] if root.is_dir() else []
+    if others:
+        raise WeightsMismatch(
+            f"{root} holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}, which writing a model "
+            "there would delete; give a folder that does not exist"
+        )
 
 
 def write_component(folder: Path, file: str, config: Mapping[str, Any], params: Any, dtype: Any) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.weights.find import PICKLES, refuse_pickle
 from cns_jax.weights.folder import WEIGHT_FILES, read_folder
 from cns_jax.weights.pipeline import Source
@@ -13,7 +16,7 @@ from cns_jax.weights.single_file import read_single_file
 from cns_jax.weights.tensors import WeightsMismatch
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_CLIP = "openai/clip-vit-large-patch14"
+_CLIP, _SECOND = "openai/clip-vit-large-patch14", "stabilityai/stable-diffusion-2-1"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
 
 
@@ -31,13 +34,17 @@ class Address:
     tokenizer: str = ""
     prediction_type: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("model", "tokenizer"):
+            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
+
 
 def open_source(address: Address) -> Source:
     """The checkpoint at `address`; hub repositories are downloaded once and found again without a network.
 
     Raises WeightsMismatch saying what is there, what is wrong with it and what to do.
     """
-    path = Path(address.model).expanduser()
+    path = Path(address.model)
     if path.is_dir():
         if not (path / "model_index.json").exists():
             _explain_folder(path)
@@ -45,7 +52,7 @@ def open_source(address: Address) -> Source:
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise WeightsMismatch(f"model={address.model!r}: there is no such file")
-        return read_single_file(path, _tokenizer(path, address.tokenizer), address.prediction_type)
+        return _single_file(path, address)
     if path.is_file():
         if path.suffix in PICKLES:
             refuse_pickle(path)
@@ -55,16 +62,39 @@ def open_source(address: Address) -> Source:
             f"model={address.model!r} does not exist; give 'miniature', a diffusers folder, a .safetensors file, or "
             "owner/name of a repository on the Hugging Face hub"
         )
-    return read_folder(
-        download(address.model, _weight_patterns(address.variant)), address.variant, address.prediction_type
-    )
+    try:
+        folder = download(address.model, _weight_patterns(address.variant))
+    except WeightsMismatch as error:
+        raise WeightsMismatch(f"there is no folder {path.absolute()}, and on the hub: {error}") from None
+    try:
+        return read_folder(folder, address.variant, address.prediction_type)
+    except WeightsMismatch as error:
+        raise WeightsMismatch(
+            f"{address.model} on the hub: {error}. If the repository has the weights as a variant only, say which with "
+            "variant=...; if a download was cut short, run it again where there is a network"
+        ) from None
+
+
+def _single_file(path: Path, address: Address) -> Source:
+    source = read_single_file(path, Path(), address.prediction_type)
+    second = source.model.text_encoder.hidden_act == "gelu"
+    tokenizer = _tokenizer(path, address.tokenizer, _SECOND if second else _CLIP)
+    pad = load_tokenizer(tokenizer).pad_token
+    if second and pad != "!":
+        raise WeightsMismatch(
+            f"{tokenizer}: SD-2.x fills short prompts with '!', this tokenizer with {pad!r}; take the tokenizer folder "
+            f'of {_SECOND}, or set "pad_token": "!" in a copy of its tokenizer_config.json and special_tokens_map.json'
+        )
+    return dataclasses.replace(source, tokenizer=tokenizer)
 
 
 def _explain_folder(path: Path) -> None:
-    files = [p for p in sorted(path.iterdir()) if p.suffix == ".safetensors" or p.suffix in PICKLES]
-    if files and files[0].suffix in PICKLES:
-        refuse_pickle(files[0])
-    hint = f"; for the single file in it give model={str(files[0])!r}" if files else ""
+    files = sorted(path.iterdir())
+    whole = [p for p in files if p.suffix == ".safetensors"]
+    pickled = [p for p in files if p.suffix in PICKLES]
+    if pickled and not whole:
+        refuse_pickle(pickled[0])
+    hint = f"; for the single file in it give model={str(whole[0])!r}" if whole else ""
     raise WeightsMismatch(f"{path} has no model_index.json, so it is not a diffusers folder{hint}")
 
 
@@ -100,19 +130,20 @@ def download(repository: str, patterns: list[str]) -> Path:
         ) from None
 
 
-def _tokenizer(file: Path, given: str) -> Path:
-    """The CLIP tokenizer of a single file: given, beside the file, or from the hub's cache."""
+def _tokenizer(file: Path, given: str, usual: str) -> Path:
+    """The tokenizer of a single file: given, beside the file, or from the hub's cache (of `usual`)."""
     beside = file.parent / "tokenizer"
-    folder = Path(given).expanduser() if given else beside
+    folder = Path(given) if given else beside
     if folder.is_dir():
         return folder
-    repository = given or _CLIP
+    repository = given or usual
     if not _HUB_ID.fullmatch(repository):
         raise WeightsMismatch(f"tokenizer={given!r} is not a folder; give one with vocab.json and merges.txt")
     try:
-        return download(repository, list(_TOKENIZER_FILES))
+        found = download(repository, [*_TOKENIZER_FILES, *(f"tokenizer/{name}" for name in _TOKENIZER_FILES)])
     except WeightsMismatch as error:
         raise WeightsMismatch(
             f"{file} holds no tokenizer, and none was found: put CLIP's tokenizer folder (vocab.json, merges.txt) at "
             f"{beside}, or give it with tokenizer=FOLDER. {error}"
         ) from None
+    return found / "tokenizer" if (found / "tokenizer").is_dir() else found

@@ -31,8 +31,8 @@ class Patch:
     """One concept's patch.
 
     masks: dotted kernel name -> bool, shape of the kernel; values: the selected weights, 1-D; row_d: float32.
-    base: fingerprint of the base model; parent: id of the patch before, "" for the first. about: settings and
-    other JSON; metadata: ModelSpec fields.
+    base: fingerprint of the base model; parent: id of the patch before, "" for the first; base_name, parent_name: what
+    people call them. about: settings and other JSON; metadata: ModelSpec fields.
     """
 
     name: str
@@ -43,6 +43,8 @@ class Patch:
     masks: Mapping[str, np.ndarray]
     values: Mapping[str, np.ndarray]
     row_d: np.ndarray
+    base_name: str = ""
+    parent_name: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -111,6 +113,8 @@ def write_patch(file: Path, patch: Patch) -> Path:
         "id": patch.id,
         "base": patch.base,
         "parent": patch.parent,
+        "base_name": patch.base_name,
+        "parent_name": patch.parent_name,
         "name": patch.name,
         "token": patch.token,
         "class_word": patch.class_word,
@@ -136,7 +140,7 @@ def read_patch(file: Path) -> Patch:
         bits = np.unpackbits(stored[f"mask.{name}"].raw(), count=int(np.prod(shape)))
         masks[name] = bits.astype(bool).reshape(shape)
         values[name] = stored[f"values.{name}"].raw()
-    keys = ("name", "token", "class_word", "base", "parent", "about")
+    keys = ("name", "token", "class_word", "base", "parent", "base_name", "parent_name", "about")
     rest = {k: v for k, v in metadata.items() if k != _KEY}
     patch = Patch(
         masks=masks, values=values, row_d=stored[_ROW].raw(), metadata=rest, **{k: described[k] for k in keys}
@@ -146,20 +150,20 @@ def read_patch(file: Path) -> Patch:
     return patch
 
 
-def check_order(base: str, applied: Sequence[str], patches: Sequence[Patch]) -> None:
-    """Each patch must be for model `base` and follow the one before; applied: ids of those already in the model.
+def check_order(base: str, applied: Sequence[tuple[str, str]], patches: Sequence[Patch]) -> None:
+    """Each patch must be for model `base` and follow the one before; applied: (id, name) of those in the model already.
 
-    Raises PatchError naming the patch and what it expects.
+    Raises PatchError naming the patch, what it follows and what is there.
     """
     before = list(applied)
     for patch in patches:
         if patch.base != base:
-            raise PatchError(f"{patch.name} is for the base model {patch.base}; this one is {base}")
-        if patch.id in before:
+            raise PatchError(f"{patch.name} is for the base model {patch.base_name} ({patch.base}); this one is {base}")
+        if patch.id in (id_ for id_, _ in before):
             raise PatchError(f"{patch.name} ({patch.id}) is applied already")
-        last = before[-1] if before else ""
+        last, name = before[-1] if before else ("", "")
         if patch.parent != last:
-            follows = f"the patch {patch.parent}" if patch.parent else "the base model, as its first concept"
-            here = f"the last patch is {last}" if last else "no patch is applied"
+            follows = f"the patch {patch.parent_name} ({patch.parent})" if patch.parent else "the base model itself"
+            here = f"the last patch is {name} ({last})" if last else "no patch is applied"
             raise PatchError(f"{patch.name} ({patch.id}) follows {follows}, but here {here}; apply them in order")
-        before.append(patch.id)
+        before.append((patch.id, patch.name))

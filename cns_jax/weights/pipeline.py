@@ -23,7 +23,8 @@ class Pipeline:
     """A Stable Diffusion in memory.
 
     params: float32 numpy arrays, or what `Source.load`'s `keep` made of them. tokenizer: its folder. scheduler:
-    the dict of scheduler_config.json as found (empty: none). part_ids: fingerprints of the float32 values.
+    the dict of scheduler_config.json as found (empty: none); configs: part -> that of its config.json. part_ids:
+    fingerprints of the float32 values.
     """
 
     model: Model
@@ -31,6 +32,7 @@ class Pipeline:
     schedule: Schedule
     tokenizer: Path
     scheduler: Mapping[str, Any] = field(default_factory=dict)
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     part_ids: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -58,6 +60,7 @@ class Source:
     schedule: Schedule
     tokenizer: Path
     scheduler: Mapping[str, Any] = field(default_factory=dict)
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def shapes(self) -> dict[str, Tree]:
@@ -79,4 +82,4 @@ class Source:
         params, ids = {}, {}
         for name, part in self.parts.items():
             params[name], ids[name] = load(part.stored, self.shapes[name], part.file, keep, f"{name}.")
-        return Pipeline(self.model, params, self.schedule, self.tokenizer, self.scheduler, ids)
+        return Pipeline(self.model, params, self.schedule, self.tokenizer, self.scheduler, self.configs, ids)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,26 +25,27 @@ from cns_jax.weights.original import PREFIX, QKV, original_names
 from cns_jax.weights.pipeline import Part, Pipeline, Source
 from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file, write_tensors
 
+log = logging.getLogger(__name__)
+
 _CONFIG = "cns_jax.config"  # metadata of the files that we write: sizes that shapes do not tell
 _OPENCLIP = PREFIX["text_encoder"] + "model."
 
 # not weights of the three networks: noise tables, EMA copies, buffers, and what OpenCLIP has beyond SD-2's use of it
 _IGNORED = re.compile(
     r"(alphas_cumprod.*|betas|log_one_minus_alphas_cumprod|sqrt_.*|posterior_.*|logvar|lvlb_weights|model_ema\..*|"
-    r".*\.position_ids|cond_stage_model\.model\.(text_projection|logit_scale|attn_mask)|cond_stage_model\.logit_scale|"
-    r"cond_stage_model\.text_projection|state_dict|global_step)"
+    r".*\.position_ids|cond_stage_model\.model\.(text_projection|logit_scale|attn_mask|visual\..*)|"
+    r"cond_stage_model\.(transformer\.)?(text_projection(\.weight)?|logit_scale)|"
+    r"first_stage_model\.(loss|model_ema)\..*|state_dict|global_step)"
 )
 _OTHERS = {
     "conditioner.embedders.": "Stable Diffusion XL",
     "model.diffusion_model.joint_blocks.": "Stable Diffusion 3",
     "model.diffusion_model.double_blocks.": "Flux",
     "double_blocks.": "Flux",
-    "control_model.": "a ControlNet",
-    "lora_unet_": "a LoRA",
-    "lora_te_": "a LoRA",
     "model.diffusion_model.label_emb.": "Stable Diffusion XL",
-    "bundle_emb.": "a LoRA",
 }
+# these may also lie beside a whole checkpoint, where they are left out
+_ALONE = {"control_model.": "a ControlNet", "lora_unet_": "a LoRA", "lora_te_": "a LoRA", "emb_params": "an embedding"}
 
 
 def read_single_file(file: Path, tokenizer: Path, prediction_type: str = "") -> Source:
@@ -55,36 +56,46 @@ def read_single_file(file: Path, tokenizer: Path, prediction_type: str = "") -> 
     Raises WeightsMismatch naming what the file is instead, or which part it lacks.
     """
     stored, metadata = index_file(file)
-    _refuse_others(stored, file)
+    _refuse(_OTHERS, stored, file)
     missing = [part for part, prefix in PREFIX.items() if not any(key.startswith(prefix) for key in stored)]
     if missing:
+        _refuse(_ALONE, stored, file)
         names = ", ".join(f"{part} ({PREFIX[part]}*)" for part in missing)
         raise WeightsMismatch(f"{file} has no {names}; a whole checkpoint is needed, UNet, VAE and text encoder")
-    model, schedule = _described(file, stored, metadata, prediction_type)
+    channels = stored.get(PREFIX["unet"] + "input_blocks.0.0.weight")
+    if _CONFIG not in metadata and channels is not None and channels.shape[1:2] != (4,):
+        raise WeightsMismatch(
+            f"{file}: its UNet reads {channels.shape[1]} channels; inpainting (9), editing (8) and depth models (5) "
+            "are not supported"
+        )
+    model, schedule, scheduler = _described(file, stored, metadata, prediction_type)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     parts = {part: _part(file, part, stored, model, shapes[part]) for part in PARTS}
-    return Source(model, parts, schedule, tokenizer)
+    return Source(model, parts, schedule, tokenizer, scheduler)
 
 
-def _refuse_others(stored: Mapping[str, Stored], file: Path) -> None:
-    for prefix, kind in _OTHERS.items():
+def _refuse(kinds: Mapping[str, str], stored: Mapping[str, Stored], file: Path) -> None:
+    for prefix, kind in kinds.items():
         if any(key.startswith(prefix) for key in stored):
             raise WeightsMismatch(f"{file} is {kind} ({prefix}*); Stable Diffusion 1.x and 2.x are supported")
 
 
 def _described(
     file: Path, stored: Mapping[str, Stored], metadata: Mapping[str, str], prediction_type: str
-) -> tuple[Model, Schedule]:
-    """Sizes and schedule: from our own metadata, else from what tells SD-1.x and 2.x apart."""
+) -> tuple[Model, Schedule, dict[str, Any]]:
+    """Sizes, schedule and its dict: from our own metadata, else from what tells SD-1.x and 2.x apart."""
     if _CONFIG in metadata:
-        described = json.loads(metadata[_CONFIG])
-        model = Model(
-            UNetConfig.from_dict(described["unet"]),
-            VAEConfig.from_dict(described["vae"]),
-            CLIPTextConfig.from_dict(described["text_encoder"]),
-        )
-        schedule = Schedule.from_config(described["scheduler"])
-        return model, _predicting(schedule, prediction_type or schedule.prediction_type)
+        try:
+            described = json.loads(metadata[_CONFIG])
+            model = Model(
+                UNetConfig.from_dict(described["unet"]),
+                VAEConfig.from_dict(described["vae"]),
+                CLIPTextConfig.from_dict(described["text_encoder"]),
+            )
+            scheduler = described["scheduler"] | ({"prediction_type": prediction_type} if prediction_type else {})
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise WeightsMismatch(f"{file}: its metadata {_CONFIG} is damaged ({error!r})") from None
+        return model, Schedule.from_config(scheduler), scheduler
     key = PREFIX["unet"] + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     width = stored[key].shape[-1] if key in stored else None
     models = {768: SD15, 1024: SD21}
@@ -92,16 +103,18 @@ def _described(
         raise WeightsMismatch(f"{file}: {key} reads {width} text features; SD-1.x has 768, SD-2.x 1024")
     said = metadata.get("modelspec.prediction_type", "epsilon" if width == 768 else "v_prediction")
     kind = prediction_type or {"v": "v_prediction"}.get(said, said)
-    return models[width], _predicting(Schedule(), kind)
-
-
-def _predicting(schedule: Schedule, prediction_type: str) -> Schedule:
-    return dataclasses.replace(schedule, prediction_type=prediction_type)
+    if width == 1024 and not prediction_type and "modelspec.prediction_type" not in metadata:
+        log.info("%s does not say what it predicts; taking v_prediction (prediction_type=epsilon for SD-2-base)", file)
+    return models[width], Schedule(prediction_type=kind), {}
 
 
 def _part(file: Path, part: str, stored: Mapping[str, Stored], model: Model, shapes: Any) -> Part:
     prefix = PREFIX[part]
     mine = {k: v for k, v in stored.items() if k.startswith(prefix) and not _IGNORED.fullmatch(k)}
+    # NovelAI's layout, which many merges have
+    mine = {
+        re.sub(r"^(cond_stage_model\.transformer\.)(?!text_model\.)", r"\1text_model.", k): v for k, v in mine.items()
+    }
     openclip = part == "text_encoder" and any(k.startswith(_OPENCLIP) for k in mine)
     names = original_names(part, (file_key(name) for name in flatten(shapes)), model, openclip)
     found = {key: _rows(key, mine[name]) if openclip else mine[name] for key, name in names.items() if name in mine}

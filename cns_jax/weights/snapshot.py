@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from cns_jax.core.tree import Tree, flatten, like
-from cns_jax.weights.tensors import write_tensors
+from cns_jax.weights.tensors import index_file, write_tensors
 
 _ROWS = "token_rows"
 
@@ -34,9 +33,9 @@ def save_snapshot(file: Path, snapshot: Snapshot) -> None:
 def load_snapshot(file: Path, kernels: Mapping[str, Any]) -> Snapshot:
     """Read a snapshot. kernels: the base model's K/V kernels, for structure and shapes.
 
-    Raises ValueError if the file belongs to a model with other kernels.
+    Raises WeightsMismatch if the file is missing or cut short, ValueError if it belongs to a model with other kernels.
     """
-    tensors = load_file(file)
+    tensors = {key: where.raw() for key, where in index_file(file)[0].items()}
     shapes = {name: leaf.shape for name, leaf in flatten(kernels).items()}
     found = {k.removeprefix("kernel."): v for k, v in tensors.items() if k.startswith("kernel.")}
     if {k: v.shape for k, v in found.items()} != shapes:

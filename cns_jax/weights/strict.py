@@ -102,9 +102,9 @@ def _cause(missing: list[str], unexpected: list[str], misshapen: list[str]) -> s
     if any("lora" in key for key in unexpected):
         return "The file holds LoRA adapters; fuse them into the model first"
     if misshapen and not missing and not unexpected:
-        return "The weights belong to a model of another size: config.json and weights come from different models"
+        return "The weights belong to a model of another size than the configuration describes"
     if missing and not unexpected:
-        return "The file is incomplete, or config.json describes a larger model"
+        return "The file is incomplete, or the configuration describes a larger model"
     if unexpected and not missing:
-        return "config.json describes a smaller model than the weights"
-    return "config.json and weights come from different kinds of models"
+        return "The configuration describes a smaller model than the weights"
+    return "Configuration and weights come from different kinds of models"

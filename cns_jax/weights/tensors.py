@@ -43,10 +43,17 @@ class Stored:
 def index_file(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     """Every tensor of a safetensors file, and the file's metadata. Nothing but the header is read.
 
-    Raises WeightsMismatch if the file is missing or cut short.
+    Raises WeightsMismatch if the file is missing, cut short, or of float8.
     """
     with _opened(file) as opened:
-        stored = {k: Stored(file, k, tuple(opened.get_slice(k).get_shape())) for k in opened.keys()}  # noqa: SIM118
+        slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
+        eighths = [key for key, tensor in slices.items() if tensor.get_dtype().startswith("F8")]
+        if eighths:
+            raise WeightsMismatch(
+                f"{file} holds float8 weights ({eighths[0]} and {len(eighths) - 1} more); take the float16 or the "
+                "float32 file"
+            )
+        stored = {key: Stored(file, key, tuple(tensor.get_shape())) for key, tensor in slices.items()}
         return stored, dict(opened.metadata() or {})
 
 

@@ -19,6 +19,7 @@ from cns_jax.export import _FORMATS
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.locate import Address, open_source
+from cns_jax.weights.tensors import WeightsMismatch
 
 WORDS = ("tiger_cat", "spotted_dog", "checked_mug")
 
@@ -121,13 +122,62 @@ def test_after_an_earlier_concept(trained, tmp_path: Path) -> None:
         run(trained, tmp_path, "lora", after="cow")
 
 
-def test_another_base_model_is_noticed(trained, tmp_path: Path) -> None:
+def test_nothing_of_others_is_deleted(trained, tmp_path: Path) -> None:
+    mine = tmp_path / "keep"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("x")
+    model = Path(trained["values"]["model"])
+    for out, said in (
+        (mine, "holds thesis.txt, which writing a model there would delete"),
+        (mine / "thesis.txt", "is a file"),
+        (model, "the base model .* lie in each other"),
+        (model / "unet" / "x", "lie in each other"),
+        (model.parent, "lie in each other"),
+        (trained["folder"], "holds checkpoints, config.json, data and more"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            export(ExportRequest(str(trained["folder"]), "diffusers", str(out)))
+    assert (mine / "thesis.txt").read_text() == "x" and (trained["folder"] / "ledger.json").exists()
+    for _ in range(2):  # an earlier export may be replaced
+        run(trained, tmp_path, "diffusers")
+
+
+def test_on_top_of_an_export(trained, tmp_path: Path) -> None:
+    """Taught on a model that has learned before: embeddings of both, and a table of CLIP's own size in one file."""
+    from cns_jax.core.settings import build
+    from cns_jax.engine.sequence import run as teach
+    from cns_jax.engine.settings import RunSettings
+    from cns_jax.engine.studio import find_source
+
+    (folder,) = run(trained, tmp_path, "diffusers", after="spotted_dog")
+    values = trained["values"] | {"model": str(folder), "run": str(tmp_path / "more")}
+    with pytest.raises(ValueError, match="'<tiger_cat>' is in the tokenizer already"):
+        teach(build(RunSettings, values))
+    values |= {"concepts": [{"name": "checked_mug"}], "name": "more"}
+    with pytest.warns() as caught:
+        teach(build(RunSettings, values))
+    assert caught
+    more = {"folder": tmp_path / "more", "values": values}
+    (again,) = run(more, tmp_path / "again", "diffusers")
+    assert json.loads((again / "tokenizer" / "added_tokens.json").read_text()).keys() == {f"<{w}>" for w in WORDS}
+    file, *embeddings = run(more, tmp_path / "again", "single-file", dtype="float32")
+    assert [e.stem for e in embeddings] == list(WORDS)
+    tokenizer = str(read_folder(trained["values"]["model"]).tokenizer)
+    assert find_source(Address(str(file), tokenizer=tokenizer)).model.text_encoder.vocab_size == len(
+        flatten(base_of(trained).params["text_encoder"])["text_model.embeddings.token_embedding.embedding"]
+    )
+    with pytest.raises(WeightsMismatch, match="take the tokenizer that belongs to the model"):
+        find_source(Address(str(file), tokenizer=str(folder / "tokenizer")))
+
+
+@pytest.mark.parametrize(("format_", "field"), [("diffusers", "base"), ("lora", "base_kernels")])
+def test_another_base_model_is_noticed(trained, tmp_path: Path, format_: str, field: str) -> None:
     ledger = trained["folder"] / "ledger.json"
     text = ledger.read_text()
     try:
-        ledger.write_text(json.dumps({**json.loads(text), "base": "0" * 16}))
+        ledger.write_text(json.dumps({**json.loads(text), field: "0" * 16}))
         with pytest.raises(SettingsError, match="has changed since the run was trained"):
-            run(trained, tmp_path, "diffusers")
+            run(trained, tmp_path, format_)
     finally:
         ledger.write_text(text)
 

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_runs import call
 
+from cns_jax.core.settings import SettingsError
 from cns_jax.core.tree import fingerprint, flatten
 from cns_jax.engine.export import ExportRequest, export
 from cns_jax.engine.learned import Learned, kernels_of
@@ -40,7 +41,8 @@ def test_replay_is_the_trained_model_to_the_bit(trained, patched: Path, tmp_path
     export(ExportRequest(str(trained["folder"]), "diffusers", str(tmp_path / "run")))
     ours, runs = read_folder(patched).load(), read_folder(tmp_path / "run").load()
     assert ours.ids == runs.ids and fingerprint(ours.params) == fingerprint(runs.params)
-    trained_kernels = Learned.of(str(trained["folder"])).snapshot(kernels_of(ours)).kernels
+    base = kernels_of(read_folder(trained["values"]["model"]).load())
+    trained_kernels = Learned.of(str(trained["folder"])).snapshot(base).kernels
     assert fingerprint(kernels_of(ours)) == fingerprint(trained_kernels)
     for name in ("vocab.json", "merges.txt", "added_tokens.json"):
         assert (patched / "tokenizer" / name).read_text() == (tmp_path / "run" / "tokenizer" / name).read_text()
@@ -76,11 +78,14 @@ def test_revert_is_exact(trained, patches: list[str], patched: Path, tmp_path: P
 def test_wrong_order_and_base_are_refused(trained, patches: list[str], patched: Path, tmp_path: Path) -> None:
     base = Address(trained["values"]["model"])
     first, second, third = (read_patch(Path(p)) for p in patches)
-    with pytest.raises(
-        PatchError, match=f"checked_mug .* follows the patch {second.id}, but here the last patch is {first.id}"
-    ):
+    said = (
+        f"checked_mug .* follows the patch spotted_dog .{second.id}., but here the last patch is tiger_cat .{first.id}"
+    )
+    with pytest.raises(PatchError, match=said):
         apply(base, [patches[0], patches[2]], str(tmp_path / "x"))
-    with pytest.raises(PatchError, match=f"spotted_dog .* follows the patch {first.id}, but here no patch is applied"):
+    with pytest.raises(
+        PatchError, match=f"spotted_dog .* follows the patch tiger_cat .{first.id}., but here no patch is applied"
+    ):
         verify(base, patches[1:])
     with pytest.raises(PatchError, match=f"checked_mug .{third.id}. is applied already"):
         apply(Address(str(patched)), patches[2:], str(tmp_path / "x"))
@@ -88,7 +93,7 @@ def test_wrong_order_and_base_are_refused(trained, patches: list[str], patched: 
     tensors = load_file(other / UNET)
     tensors["conv_in.bias"][0] += 1
     save_file(tensors, other / UNET)
-    with pytest.raises(PatchError, match=f"tiger_cat is for the base model {first.base}; this one is"):
+    with pytest.raises(PatchError, match=f"tiger_cat is for the base model .*tiny .{first.base}.; this one is"):
         apply(Address(str(other)), patches, str(tmp_path / "x"))
     assert not (tmp_path / "x").exists()
 
@@ -104,6 +109,22 @@ def test_verify(trained, patches: list[str], patched: Path, tmp_path: Path) -> N
         save_file(tensors, changed / UNET)
         with pytest.raises(PatchError, match=said):
             verify(Address(str(changed)), [])
+
+
+def test_a_changed_token_is_noticed(patched: Path, tmp_path: Path) -> None:
+    changed = Path(shutil.copytree(patched, tmp_path / "x"))
+    file = changed / "text_encoder" / "model.safetensors"
+    tensors = load_file(file)
+    tensors[next(k for k in tensors if "token_embedding" in k)][-2] = 7
+    save_file(tensors, file)
+    with pytest.raises(PatchError, match="the token <spotted_dog> of 02_spotted_dog was changed"):
+        verify(Address(str(changed)), [])
+
+
+def test_where_a_patched_folder_may_be_written(patches: list[str], patched: Path) -> None:
+    for out in (patched, patched / "patches" / "x", patched.parent):
+        with pytest.raises(SettingsError, match="lies in the model|exists already"):
+            revert(str(patched), str(out))
 
 
 def test_a_changed_patch_is_noticed(patches: list[str], tmp_path: Path) -> None:

@@ -53,8 +53,10 @@ def test_variants(folder: Path, tiny_pipeline) -> None:
     expected = fingerprint(tiny_pipeline.params)
     rename(folder, "fp16", copy=True)
     assert loaded(folder) == loaded(folder, variant="fp16") == expected
-    with pytest.raises(WeightsMismatch, match=r"variant 'bf16' is not there; choose .*: the plain one, fp16"):
+    with pytest.raises(WeightsMismatch, match="no part has the variant 'bf16'; leave variant empty"):
         open_source(Address(str(folder), variant="bf16"))
+    (folder / "vae" / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    assert loaded(folder, variant="fp16") == expected  # the VAE's plain file, as diffusers does it
 
 
 def test_the_only_variant_is_read(folder: Path, tiny_pipeline) -> None:
@@ -63,8 +65,10 @@ def test_the_only_variant_is_read(folder: Path, tiny_pipeline) -> None:
     shutil.copy(
         folder / "vae/diffusion_pytorch_model.fp16.safetensors", folder / "vae/diffusion_pytorch_model.bf16.safetensors"
     )
-    with pytest.raises(WeightsMismatch, match="plain weights are not there; choose .*: bf16, fp16"):
+    with pytest.raises(WeightsMismatch, match="a plain file is not there; choose .*: bf16, fp16"):
         open_source(Address(str(folder)))
+    with pytest.raises(WeightsMismatch, match="neither the variant 'x' nor a plain file is there"):
+        open_source(Address(str(folder), variant="x"))
 
 
 @pytest.mark.parametrize("middle", ["", "fp16"])
@@ -78,6 +82,14 @@ def test_shards(folder: Path, tiny_pipeline, middle: str) -> None:
         open_source(Address(str(folder)))
     lost.unlink()
     with pytest.raises(WeightsMismatch, match="00002-of-00002.safetensors does not exist"):
+        open_source(Address(str(folder)))
+    (index,) = (folder / "unet").glob("*index*.json")
+    for text, said in (("{}", "has no weight_map"), ("[]", "holds a JSON list"), ("{", "is not JSON")):
+        index.write_text(text)
+        with pytest.raises(WeightsMismatch, match=said):
+            open_source(Address(str(folder)))
+    index.unlink()
+    with pytest.raises(WeightsMismatch, match="not the index that belongs to them"):
         open_source(Address(str(folder)))
 
 
@@ -155,6 +167,36 @@ def test_pickled_folders_are_refused(folder: Path) -> None:
     assert f"P.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')" in str(caught.value)
     file.with_suffix(".bin").rename(file.with_suffix(".msgpack"))
     with pytest.raises(WeightsMismatch, match="is a Flax file"):
+        open_source(Address(str(folder)))
+
+
+def test_safetensors_beside_a_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.ckpt").write_bytes(b"x")
+    (tmp_path / "b.safetensors").write_bytes(b"x")
+    with pytest.raises(WeightsMismatch, match="for the single file in it give model='.*b.safetensors'"):
+        open_source(Address(str(tmp_path)))
+    (tmp_path / "b.safetensors").unlink()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsMismatch, match="from_single_file"):
+        open_source(Address("."))
+
+
+def test_a_folder_that_is_gone_is_not_only_a_hub_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offline(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsMismatch, match=f"there is no folder {tmp_path / 'gone' / 'sd15'}, and on the hub"):
+        open_source(Address("gone/sd15"))
+
+
+def test_home_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert open_source(Address("~/model")).tokenizer == folder / "tokenizer"
+
+
+def test_inpainting_models(folder: Path) -> None:
+    file = folder / "unet" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "in_channels": 9}))
+    with pytest.raises(ValueError, match="in_channels=9, the VAE's latents have 4; inpainting"):
         open_source(Address(str(folder)))
 
 

@@ -57,6 +57,9 @@ def test_ema_copies_buffers_and_noise_tables_are_left_out(file: Path, tiny_pipel
         tensors["model_ema.diffusion_modelconv"] = np.ones(3, np.float32)
         tensors["alphas_cumprod"] = np.ones(3, np.float32)
         tensors[f"{TEXT}transformer.text_model.embeddings.position_ids"] = np.arange(20)[None]
+        tensors[f"{TEXT}transformer.text_projection.weight"] = tensors["denoiser.sigmas"] = np.ones(3, np.float32)
+        tensors[f"{VAE}loss.logvar"] = tensors[f"{VAE}model_ema.decay"] = np.ones(3, np.float32)
+        tensors["control_model.x"] = tensors["lora_te_x"] = np.ones(3, np.float32)
 
     read = read_single_file(edit(file, add), tiny_pipeline.tokenizer).load()
     assert fingerprint(read.params) == fingerprint(tiny_pipeline.params)
@@ -69,7 +72,9 @@ def test_ema_copies_buffers_and_noise_tables_are_left_out(file: Path, tiny_pipel
         (lambda t: [t.pop(k) for k in list(t) if not k.startswith(UNET)], "vae .* text_encoder"),
         (lambda t: t.update({"conditioner.embedders.0.x": np.ones(1)}), "is Stable Diffusion XL"),
         (lambda t: t.update({f"{UNET}joint_blocks.0.x": np.ones(1)}), "is Stable Diffusion 3"),
-        (lambda t: t.update({"control_model.x": np.ones(1)}), "is a ControlNet"),
+        (lambda t: (t.clear(), t.update({"control_model.x": np.ones(1)})), "is a ControlNet"),
+        (lambda t: (t.clear(), t.update({"lora_unet_x.lora_up.weight": np.ones(1)})), "is a LoRA"),
+        (lambda t: (t.clear(), t.update({"x": np.ones(1)})), "has no unet .*, vae .*, text_encoder"),
         (lambda t: t.update({f"{UNET}new": np.ones(1)}), "1 keys unexpected: model.diffusion_model.new"),
         (lambda t: t.pop(f"{UNET}input_blocks.0.0.bias"), "1 keys missing: conv_in.bias"),
         (lambda t: t.update({f"{UNET}input_blocks.0.0.bias": np.full(16, np.nan, np.float32)}), "NaN"),
@@ -94,11 +99,38 @@ def test_the_kind_is_told_from_the_weights(model: Model, width: int, tmp_path: P
     key = UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     assert key in names.values()
     stored = {key: single_file.Stored(tmp_path, key, (320, width))}
-    found, schedule = single_file._described(tmp_path, stored, {}, "")
+    found, schedule, _ = single_file._described(tmp_path, stored, {}, "")
     assert found == model and schedule.prediction_type == ("epsilon" if width == 768 else "v_prediction")
     assert single_file._described(tmp_path, stored, {}, "epsilon")[1].prediction_type == "epsilon"
     with pytest.raises(WeightsMismatch, match="reads 2048 text features"):
         single_file._described(tmp_path, {key: single_file.Stored(tmp_path, key, (640, 2048))}, {}, "")
+
+
+def test_novelais_names(file: Path, tiny_pipeline) -> None:
+    def rename(tensors) -> None:
+        for key in [k for k in tensors if k.startswith(f"{TEXT}transformer.text_model.")]:
+            tensors[key.replace(".text_model.", ".")] = tensors.pop(key)
+
+    read = read_single_file(edit(file, rename), tiny_pipeline.tokenizer).load()
+    assert fingerprint(read.params) == fingerprint(tiny_pipeline.params)
+
+
+def test_an_inpainting_model_and_float8(tmp_path: Path) -> None:
+    import ml_dtypes
+
+    file = tmp_path / "x.safetensors"
+    tensors = {f"{p}x": np.ones(1) for p in (VAE, TEXT)} | {f"{UNET}input_blocks.0.0.weight": np.ones((4, 9, 3, 3))}
+    save_file(tensors, file)
+    with pytest.raises(WeightsMismatch, match=r"its UNet reads 9 channels; inpainting \(9\)"):
+        read_single_file(file, tmp_path)
+    save_file({f"{UNET}x": np.ones(1, ml_dtypes.float8_e4m3fn)}, file)
+    with pytest.raises(WeightsMismatch, match="holds float8 weights"):
+        read_single_file(file, tmp_path)
+
+
+def test_the_scheduler_comes_along(file: Path, tiny_pipeline) -> None:
+    read = read_single_file(file, tiny_pipeline.tokenizer)
+    assert read.scheduler["_class_name"] == "DDIMScheduler"
 
 
 def test_openclip_layers_beyond_sd2s_are_left_out(tiny_pipeline, tmp_path: Path) -> None:

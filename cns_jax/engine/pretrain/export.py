@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from cns_jax.engine.pretrain.run import SCHEDULE, Pretraining
 from cns_jax.nn.clip import CLIPTextConfig, CLIPVisionConfig
 from cns_jax.weights.clip_folder import Clip, write_clip
-from cns_jax.weights.folder import write_pipeline
+from cns_jax.weights.folder import ENTRIES, write_pipeline
 from cns_jax.weights.pipeline import Pipeline
 
 
@@ -29,7 +29,9 @@ def export(pretraining: Pretraining) -> None:
     root = Path(pretraining.settings.output)
     pipeline = Pipeline(pretraining.model(), params, SCHEDULE, pretraining.directory / "tokenizer")
     card = (root / "README.md").read_text() if (root / "README.md").exists() else ""
-    write_pipeline(root, pipeline, np.float16)
+    # what we add below, and the pictures of the card
+    ours = (*ENTRIES, "README.md", "clip", "control.jpg", "judge.safetensors", "recipe.json")
+    write_pipeline(root, pipeline, np.float16, replaces=ours)
     towers = Clip(CLIPTextConfig.from_dict(config["text"]), CLIPVisionConfig.from_dict(config["vision"]), clip)
     write_clip(root / "clip", towers, np.float16)
     write_judge(root / "judge.safetensors", pretraining.result("judge")[0])
