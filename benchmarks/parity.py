@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.errors import FLOAT32, relative_error
 from cns_jax.core.mesh import make_mesh, place
 from cns_jax.core.tree import Tree, count, flatten, map_named, overlay, select
 from cns_jax.neurons.score import cross_attention_kernels, is_cross_attention_kernel
@@ -37,7 +38,6 @@ from cns_jax.weights.folder import read_folder
 from cns_jax.weights.layout import file_key, to_file
 from cns_jax.weights.pipeline import Source
 from cns_jax.weights.strict import Keep, as_read, load
-from tests.parity.errors import FLOAT32, relative_error
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = 1.2  # allowed peak while loading, in bytes of the tensors kept

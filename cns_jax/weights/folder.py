@@ -26,6 +26,7 @@ from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file
 _UNET_FILE = "diffusion_pytorch_model.safetensors"
 _TEXT_FILE = "model.safetensors"
 WEIGHT_FILES = {"unet": _UNET_FILE, "vae": _UNET_FILE, "text_encoder": _TEXT_FILE}
+_MARK = "_cns_jax"  # in model_index.json: the folder is one that we wrote
 ENTRIES = ("model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler", "patches")
 _CONFIGS = {"unet": UNetConfig, "vae": VAEConfig, "text_encoder": CLIPTextConfig}
 _MODEL_INDEX = {
@@ -105,23 +106,37 @@ def write_pipeline(
     dtype: Any = np.float32,
     write_tokenizer: Callable[[Path], None] | None = None,
     add: Callable[[Path], None] | None = None,
-    replaces: Container[str] = ENTRIES,
+    replaces: Container[str] = (),
 ) -> Path:
     """Write a folder that diffusers' StableDiffusionPipeline.from_pretrained opens; returns its path.
 
     dtype: of the tensors. write_tokenizer: fills the tokenizer folder (default: a copy of the pipeline's). add:
     writes what else belongs into the folder. The folder is complete or absent: it is built beside its place and
-    renamed. replaces: what a folder that is already there may hold; one that holds anything else is refused
-    (WeightsMismatch).
+    renamed. A folder that is there already is replaced if it is an earlier one of ours, or holds `replaces` only;
+    else it is refused (WeightsMismatch).
     """
     root = Path(directory).expanduser().absolute()
     check_replaceable(root, replaces)
     building, old = root.with_name(root.name + ".partial"), root.with_name(root.name + ".old")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    config_of_scheduler = dict(pipeline.scheduler) or pipeline.schedule.to_config()
-    index = {**_MODEL_INDEX, "scheduler": ["diffusers", config_of_scheduler["_class_name"]]}
-    write_json(building / "model_index.json", index)
+    try:
+        _fill(building, pipeline, dtype, write_tokenizer)
+        if add is not None:
+            add(building)
+        if root.exists():
+            root.rename(old)
+        building.rename(root)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    return root
+
+
+def _fill(root: Path, pipeline: Pipeline, dtype: Any, write_tokenizer: Callable[[Path], None] | None) -> None:
+    scheduler = dict(pipeline.scheduler) or pipeline.schedule.to_config()
+    index = {**_MODEL_INDEX, "scheduler": ["diffusers", scheduler["_class_name"]], _MARK: True}
+    write_json(root / "model_index.json", index)
     heads: dict[str, dict[str, Any]] = {
         "unet": {"_class_name": "UNet2DConditionModel"},
         "vae": {"_class_name": "AutoencoderKL"},
@@ -129,27 +144,26 @@ def write_pipeline(
     }
     for part, file in WEIGHT_FILES.items():
         config = {**pipeline.configs.get(part, {}), **heads[part], **config_dict(getattr(pipeline.model, part))}
-        write_component(building / part, file, config, pipeline.params[part], dtype)
-    (building / "scheduler").mkdir()
-    write_json(building / "scheduler" / "scheduler_config.json", config_of_scheduler)
+        write_component(root / part, file, config, pipeline.params[part], dtype)
+    (root / "scheduler").mkdir()
+    write_json(root / "scheduler" / "scheduler_config.json", scheduler)
     if write_tokenizer is None:
-        shutil.copytree(pipeline.tokenizer, building / "tokenizer")
+        shutil.copytree(pipeline.tokenizer, root / "tokenizer")
     else:
-        write_tokenizer(building / "tokenizer")
-    if add is not None:
-        add(building)
-    if root.exists():
-        root.rename(old)
-    building.rename(root)
-    shutil.rmtree(old, ignore_errors=True)
-    return root
+        write_tokenizer(root / "tokenizer")
 
 
-def check_replaceable(root: Path, entries: Container[str] = ENTRIES) -> None:
-    """Refuse to replace a file, or a folder that holds anything but `entries`. Raises WeightsMismatch naming it."""
+def check_replaceable(root: Path, replaces: Container[str] = ()) -> None:
+    """Refuse to replace a file, or a folder that is neither an earlier one of ours nor holds `replaces` only.
+
+    Raises WeightsMismatch naming what would be lost.
+    """
     if root.is_file():
         raise WeightsMismatch(f"{root} is a file; give the name of a folder to write")
-    others = [p.name for p in sorted(root.iterdir()) if p.name not in entries] if root.is_dir() else []
+    held = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
+    index = root / "model_index.json"
+    ours = index.is_file() and read_json(index).get(_MARK) is True
+    others = [name for name in held if name not in (ENTRIES if ours else replaces)]
     if others:
         raise WeightsMismatch(
             f"{root} holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}, which writing a model "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -127,10 +128,14 @@ def test_nothing_of_others_is_deleted(trained, tmp_path: Path) -> None:
     mine.mkdir()
     (mine / "thesis.txt").write_text("x")
     model = Path(trained["values"]["model"])
+    copied = Path(shutil.copytree(model, tmp_path / "another model"))
+    index = json.loads((copied / "model_index.json").read_text())
+    (copied / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if k != "_cns_jax"}))
     for out, said in (
         (mine, "holds thesis.txt, which writing a model there would delete"),
         (mine / "thesis.txt", "is a file"),
         (model, "the base model .* lie in each other"),
+        (copied, "holds model_index.json, scheduler, text_encoder and more"),
         (model / "unet" / "x", "lie in each other"),
         (model.parent, "lie in each other"),
         (trained["folder"], "holds checkpoints, config.json, data and more"),

@@ -1,17 +1,10 @@
-"""One measure and one tolerance for all parity tests."""
+"""Parity as an assertion."""
 
 from __future__ import annotations
 
-import numpy as np
+from benchmarks.errors import FLOAT32, relative_error
 
-FLOAT32 = 1e-4
-
-
-def relative_error(ours, theirs) -> float:
-    """max |ours - theirs| / max |theirs|."""
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+__all__ = ["FLOAT32", "assert_parity", "relative_error"]
 
 
 def assert_parity(ours, theirs, what: str, tolerance: float = FLOAT32) -> None:

@@ -115,6 +115,7 @@ def test_a_failed_write_leaves_what_was_there(folder: Path, tiny_pipeline) -> No
     with pytest.raises(OSError, match="disk full"):
         write_pipeline(folder, tiny_pipeline, np.float16, write_tokenizer=fail)
     assert (folder / UNET).read_bytes() == before
+    assert [p.name for p in folder.parent.iterdir()] == ["model"]
 
 
 def test_snapshot_round_trip(tiny_pipeline, tmp_path: Path) -> None:
