@@ -9,7 +9,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m cns_jax.train --config=configs/mini.py
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q -m slow

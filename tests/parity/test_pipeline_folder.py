@@ -19,10 +19,11 @@ from cns_jax.weights.folder import read_folder
 diffusers = pytest.importorskip("diffusers")
 
 
-TINY = [(sampler, False) for sampler in ("ddim", "pndm", "euler", "dpm++2m", "dpm++2m_karras")]
+# one of each kind of timesteps; test_samplers.py compares every sampler
+CASES = [("pndm", False), ("euler", False), ("ddim", True), ("dpm++2m", True)]
 
 
-@pytest.mark.parametrize(("sampler", "shipped"), [*TINY, ("ddim", True), ("dpm++2m", True)])
+@pytest.mark.parametrize(("sampler", "shipped"), CASES)
 def test_same_latents_in_diffusers(tiny_folder, sampler: str, shipped: bool) -> None:
     folder = miniature_folder() if shipped else tiny_folder
     pipeline = read_folder(folder).load()
