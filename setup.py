@@ -16,7 +16,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["cns_jax", "cns_jax.*"]),
-    package_data={"cns_jax.miniature": ["model/**/*"]},
+    package_data={"cns_jax.miniature": ["model/**/*"], "cns_jax.engine": ["templates/*"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",  # tensorflow-datasets reads and writes it without TensorFlow
@@ -25,6 +25,8 @@ setup(
         "huggingface_hub>=1.0",
         "importlib_resources>=6.0",  # etils needs it and does not say so
         "jax>=0.10",
+        "jinja2>=3.1",
+        "matplotlib>=3.10",
         "ml_collections>=1.1",
         "ml_dtypes>=0.5",
         "numpy>=2.0",
@@ -32,6 +34,7 @@ setup(
         "orbax-checkpoint>=0.12",
         "pillow>=11",
         "safetensors>=0.8",
+        "scipy>=1.13",
         "tensorboardX>=2.6.4",
         "tensorflow-datasets>=4.9.9",
         "tokenizers>=0.22",
@@ -43,12 +46,14 @@ setup(
         "cuda13": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
         "caption": ["torch>=2.6", "transformers>=5.0,<6"],  # BLIP, for python -m cns_jax.caption
+        "dino": ["torch>=2.6", "transformers>=5.0,<6"],  # DINO-I
         "test": [
             "diffusers==0.42.*",
             "mypy>=1.18",
             "pytest>=8.4",
             "pytest-xdist>=3.6",
             "ruff>=0.14",
+            "selenium>=4.25",  # the pages in a browser; its tests skip where Chromium is absent
             "torch==2.13.0",
         ],
     },

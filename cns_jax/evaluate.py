@@ -1,6 +1,7 @@
-"""Measure a model: python -m cns_jax.evaluate --suite=control [--run=runs/mini]
+"""Measure a run or a model: python -m cns_jax.evaluate --run=runs/mini, or --suite=control
 
-Suites: control (does a picture show the scene, style, colour and subject that its prompt asks for?).
+Suites: concepts (pictures of every concept after every lesson: CLIP-I, CLIP-T, forgetting, what else has changed),
+control (does a picture show the scene, style, colours and subject that its prompt asks for?).
 """
 
 from __future__ import annotations
@@ -10,38 +11,72 @@ import sys
 
 from absl import app, flags
 
-_SUITE = flags.DEFINE_enum("suite", "control", ["control"], "what to measure")
-_MODEL = flags.DEFINE_string("model", "miniature", "miniature, or the path of a diffusers folder")
-_RUN = flags.DEFINE_string("run", "", "measure this training run's weights instead")
-_AFTER = flags.DEFINE_string("after", "", "with --run: the weights right after this concept (default: the last)")
-_NUM = flags.DEFINE_integer("num", 256, "prompts", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "seed of the first picture; the next ones count up")
-_SAMPLER = flags.DEFINE_string(
-    "sampler", "dpm++2m", "a sampler's name, or auto: the one of the model's scheduler_config.json"
+_SUITE = flags.DEFINE_enum("suite", "concepts", ["concepts", "control"], "what to measure")
+_MODEL = flags.DEFINE_string("model", "miniature", "control: miniature, or the path of a diffusers folder")
+_RUN = flags.DEFINE_string("run", "", "a training run's folder")
+_AFTER = flags.DEFINE_string(
+    "after", "", "control, with --run: the weights right after this concept (default: the last)"
 )
-_STEPS = flags.DEFINE_integer("steps", 20, "denoising steps", lower_bound=1)
-_GUIDANCE = flags.DEFINE_float("guidance_scale", 4.0, "classifier-free guidance", lower_bound=0.0)
-_OUT = flags.DEFINE_string("out", "", "folder for control.json and the grid (default: RUN/control or runs/control)")
+_NUM = flags.DEFINE_integer(
+    "num", 0, "concepts: pictures a prompt (default 4; the paper 50); control: prompts (default 256)", lower_bound=0
+)
+_STAGES = flags.DEFINE_enum(
+    "stages", "all", ["all", "ends"],
+    "concepts: after every lesson, or each concept only right after its own and after the last one",
+)  # fmt: skip
+_PROMPTS = flags.DEFINE_string("prompts_file", "", "concepts: a prompt a line (default: 35 + 4 + 3 as in the paper)")
+_CLIP = flags.DEFINE_string(
+    "clip", "", "concepts: a CLIP folder or hub id (default: the miniature's own, or openai/clip-vit-base-patch32)"
+)
+_ZERO_SHOT = flags.DEFINE_integer("zero_shot", 128, "concepts: prompts without any concept, 0 for none", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the first picture; the next ones count up")
+_SAMPLER = flags.DEFINE_string("sampler", "", "concepts: default the run's; control: dpm++2m; auto: the model's own")
+_STEPS = flags.DEFINE_integer("steps", 0, "denoising steps (default: the run's, or 20)", lower_bound=0)
+_GUIDANCE = flags.DEFINE_float("guidance_scale", -1.0, "classifier-free guidance (default: the run's, or 4)")
+_OUT = flags.DEFINE_string("out", "", "folder for the figures and pictures (default: in the run's folder)")
 
 
 def main(_: list[str]) -> None:
     """Flags to the suite to a table."""
-    from cns_jax.engine.control import ControlRequest, control
     from cns_jax.engine.progress import console
 
     console()
     try:
-        request = ControlRequest(
-            model=_MODEL.value, run=_RUN.value, after=_AFTER.value, num=_NUM.value, seed=_SEED.value, out=_OUT.value
-        )
-        sample = dataclasses.replace(
-            request.sample, sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value
-        )
-        result = control(dataclasses.replace(request, sample=sample))
+        print(_control() if _SUITE.value == "control" else _concepts())
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(result.table())
-    print(f"Look at {result.grid}")
+
+
+def _concepts() -> str:
+    from cns_jax.engine.evaluation import EvaluationRequest, evaluate, table
+    from cns_jax.engine.generate import Request, sampling
+    from cns_jax.engine.learned import Learned
+    from cns_jax.engine.report_page import write_report
+
+    if not _RUN.value:
+        raise ValueError("give --run=DIR, the folder of a training run; to measure a model alone: --suite=control")
+    wanted = Request(_RUN.value, sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value)
+    request = EvaluationRequest(
+        run=_RUN.value, stages=_STAGES.value, num=_NUM.value or 4, prompts_file=_PROMPTS.value, clip=_CLIP.value,
+        seed=_SEED.value, zero_shot=_ZERO_SHOT.value, out=_OUT.value,
+        sample=sampling(wanted, Learned.of(_RUN.value).settings.sample),
+    )  # fmt: skip
+    file = evaluate(request)
+    if _OUT.value:
+        return f"{table(file)}\nWrote {file}"
+    return f"{table(file)}\nWrote {file}\nLook at {write_report(_RUN.value)}"
+
+
+def _control() -> str:
+    from cns_jax.engine.control import ControlRequest, control
+    from cns_jax.engine.generate import Request, sampling
+
+    wanted = Request(_RUN.value, sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value)
+    request = ControlRequest(
+        model=_MODEL.value, run=_RUN.value, after=_AFTER.value, num=_NUM.value or 256, seed=_SEED.value, out=_OUT.value
+    )
+    result = control(dataclasses.replace(request, sample=sampling(wanted, request.sample)))
+    return f"{result.table()}\nLook at {result.grid}"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "check everything, print the plan
 def main(_: list[str]) -> None:
     """Flags to settings to the run."""
     from cns_jax.core.settings import build
+    from cns_jax.engine.closing import close
     from cns_jax.engine.fit import Interrupted
     from cns_jax.engine.plan import plan
     from cns_jax.engine.progress import console
@@ -31,12 +32,13 @@ def main(_: list[str]) -> None:
         if _DRY_RUN.value:
             print("\n".join(plan(settings)))
             return
-        picture = run(settings)
+        run(settings)
+        report = close(settings)
     except (ValueError, OSError) as error:  # every error that the user can mend is one
         sys.exit(f"error: {error}")
     except Interrupted as stopped:
         sys.exit(f"{stopped}; run the same command again to go on from there")
-    print(f"Done. Look at {picture}")
+    print(f"Done. Look at {report}")
 
 
 if __name__ == "__main__":

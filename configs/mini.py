@@ -59,5 +59,6 @@ def get_config() -> ConfigDict:
                 "sample": {"sampler": "dpm++2m", "steps": 12, "guidance_scale": 4.0, "batch": 32},
             },
             "sample": {"sampler": "dpm++2m", "steps": 20, "guidance_scale": 2.5, "negative_prompt": "", "batch": 8},
+            "report": {"sheets": True, "pictures": 1, "zero_shot": 16, "clip": ""},
         }
     )

@@ -66,5 +66,6 @@ def get_config() -> ConfigDict:
             },
             "prior": {"images": 200, "directory": "", "sample": {**sampler, "guidance_scale": 6.0}},
             "sample": {**sampler, "guidance_scale": 7.5},
+            "report": {"sheets": True, "pictures": 1, "zero_shot": 16, "clip": ""},
         }
     )

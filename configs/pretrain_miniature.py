@@ -74,7 +74,7 @@ def get_config() -> ConfigDict:
             },
             "vae_whole": {"steps": 1000, "batch": 8, "learning_rate": 5e-4, "ema": 0.998, "save_every": 500},
             "clip": {
-                "steps": 1200,
+                "steps": 1000,
                 "batch": 128,
                 "learning_rate": 1e-3,
                 "weight_decay": 0.02,
@@ -82,8 +82,10 @@ def get_config() -> ConfigDict:
                 "save_every": 250,
                 "model": {"text": tower, "vision": {**tower, "image_size": 64, "patch_size": 8}},
             },
-            "judge": {"steps": 800, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
+            "judge": {"steps": 2200, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
+            "judge_pictures": 16_000,
             "unet": {
+                "start": "",  # the shipped one went on from the miniature of the pattern-less world; see its card
                 "steps": 5200,
                 "batch": 64,
                 "learning_rate": 1.5e-3,

@@ -13,7 +13,8 @@ import pytest
 
 from cns_jax.core.settings import build
 from cns_jax.core.types import SCENE, STYLE, SUBJECT, Concept
-from cns_jax.data.captions import plain_caption, with_token, without_token
+from cns_jax.data.captions import plain_caption, with_token
+from cns_jax.data.prompts import without_tokens
 from cns_jax.engine.prepare import find_concepts
 from cns_jax.engine.settings import ConceptSettings, RunSettings
 from cns_jax.methods.cns import CNS
@@ -110,7 +111,7 @@ def test_prompts_have_the_form_of_training_prompts(number: int) -> None:
         token = re.findall(r"<[^>]*>", line)[0]
         c = known[token]
         concept = Concept(c.name, c.token, c.class_word, c.kind, (), ())
-        plain = without_token(line.removesuffix(f" in the style of {token}"), token)
+        plain = without_tokens(line.removesuffix(f" in the style of {token}"))
         assert with_token(concept, plain) == line
 
 

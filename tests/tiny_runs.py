@@ -27,6 +27,7 @@ def values(model: Path, folder: Path) -> dict[str, Any]:
         "train": {"steps": 12, "batch": 3, "prior_batch": 1, "steps_per_call": 2, "save_every": 4, "views": 2},
         "prior": {"images": 4, "directory": str(folder.parent / "cache"), "sample": sample},
         "sample": sample,
+        "report": {"pictures": 0},  # the tiny model has no CLIP
     }
 
 

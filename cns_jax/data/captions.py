@@ -1,4 +1,4 @@
-"""Prompts of a concept: for training, for scoring neurons, for prior images and for the sample sheet."""
+"""What pictures are captioned with: for training, for scoring neurons and for prior images."""
 
 from __future__ import annotations
 
@@ -48,30 +48,3 @@ def training_prompts(concept: Concept) -> list[str]:
 def class_prompt(concept: Concept) -> str:
     """What the prior images show: "a photo of a cat"."""
     return plain_caption(concept)
-
-
-def without_token(prompt: str, token: str) -> str:
-    """The same prompt without the token."""
-    return re.sub(rf"{re.escape(token)}\s*", "", prompt)
-
-
-def sample_prompts(concept: Concept) -> list[str]:
-    """Four prompts with the token, for the sample sheet: as taught, and in new company."""
-    thing = f"a {concept.token} {concept.class_word}"
-    if concept.kind == STYLE:
-        subjects = (
-            "a red car on the beach",
-            "a blue cat in the forest",
-            "a yellow boat in the snow",
-            "a green bird in the city",
-        )
-        return [f"{thing} of {subject}" for subject in subjects]
-    if concept.kind == SCENE:
-        place = f"in the {concept.token} {concept.class_word}"
-        return [f"a photo of {s} {place}" for s in ("a red car", "a blue cat", "a yellow boat", "a green bird")]
-    return [
-        f"a photo of {thing}",
-        f"a photo of {thing} on the beach",
-        f"a photo of {thing} in the snow",
-        f"a watercolor painting of {thing}",
-    ]

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from cns_jax.core.files import replacing
 from cns_jax.data.views import content_hash, views
 from cns_jax.nn.model import Model
 
@@ -49,8 +50,6 @@ class LatentCache:
             return load_file(file)["moments"]
         except (FileNotFoundError, SafetensorError, KeyError):
             moments = encode_views(model, vae_params, views(path, size, count, seed, flip))
-            self.directory.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(".partial")
-            save_file({"moments": moments}, temporary)
-            temporary.rename(file)
+            with replacing(file) as temporary:
+                save_file({"moments": moments}, temporary)
             return moments

@@ -7,19 +7,17 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
 from PIL import Image
-from safetensors.numpy import load_file
 
 from cns_jax.core.settings import require
-from cns_jax.engine.generate import open_run
+from cns_jax.engine.judging import load_judge
 from cns_jax.engine.report import tile
 from cns_jax.engine.settings import SampleSettings
-from cns_jax.engine.studio import Studio, find_source, miniature_folder
+from cns_jax.engine.stages import Stages
+from cns_jax.engine.studio import Studio, find_source
 from cns_jax.evals.control import ATTRIBUTES, control_pictures, control_prompts, grade, real_renders
 from cns_jax.miniature.world import SIZE
 from cns_jax.weights.locate import Address
@@ -62,22 +60,16 @@ class ControlResult:
         return "\n".join(lines)
 
 
-def load_judge() -> Any:
-    """The shipped judge's parameters."""
-    flat = load_file(miniature_folder() / "judge.safetensors")
-    return unflatten_dict({k: np.asarray(v, np.float32) for k, v in flat.items()}, sep="/")
-
-
 def control(request: ControlRequest) -> ControlResult:
     """Generate request.num prompts, a seed each, judge them beside fresh renders of the same prompts, and write
     control.json and a grid (pairs of rows: generated, then the renders of the same prompts)."""
     if request.run:
-        trained = open_run(request.run, request.after)
-        studio, params, rows = trained.studio, trained.params, trained.rows_rd
+        stages = Stages.open(request.run, request.after)
+        studio, (params, rows) = stages.studio, stages.at(stages.last)
         out = Path(request.out or Path(request.run) / "control")
     else:
         studio = Studio.open(find_source(Address(request.model)), (), 0, SIZE)
-        params, rows = dict(studio.params), jnp.zeros((0, studio.model.text_encoder.hidden_size))
+        params, rows = studio.params, jnp.zeros((0, studio.model.text_encoder.hidden_size))
         out = Path(request.out or "runs/control")
     pictures = control_pictures(request.num)
     prompts = control_prompts(pictures)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cns_jax.core.files import replacing
 from cns_jax.core.settings import require
 
 
@@ -36,10 +37,9 @@ class Ledger:
         """Set row `index` and drop what came after it; atomic. base, kernels: fingerprints of the base model and of
         its cross-attention K/V kernels."""
         concepts = [*self.read()["concepts"][:index], row]
-        temporary = self.file.with_suffix(".partial")
         value = {"base": base, "base_kernels": kernels, "concepts": concepts}
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-        temporary.rename(self.file)
+        with replacing(self.file) as temporary:
+            temporary.write_text(json.dumps(value, indent=2) + "\n")
 
     def snapshot(self, index: int) -> Path:
         """Where the weights after concept `index` lie."""

@@ -19,10 +19,11 @@ from cns_jax.data.latents import LatentCache
 from cns_jax.engine.prior import prior_latents
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import Studio
+from cns_jax.engine.timings import Timings
 from cns_jax.methods.base import Task
 from cns_jax.methods.cns import CNS
+from cns_jax.miniature.concepts import MiniConcept, write_concept_folders
 from cns_jax.miniature.concepts import concepts as mini_concepts
-from cns_jax.miniature.concepts import write_concept_folders
 from cns_jax.miniature.world import world_prompts
 from cns_jax.neurons.calibration import DIVERSE_PROMPTS
 from cns_jax.neurons.calibration import draw as draw_prompts
@@ -33,19 +34,26 @@ _MINI = "miniature:"
 def find_concepts(settings: RunSettings) -> tuple[Concept, ...]:
     """The run's concepts, in order; raises DataError or SettingsError with all that is wrong."""
     chosen = [ConceptSpec(c.name, c.folder, c.token, c.class_word, c.kind, c.init_word) for c in settings.concepts]
-    if not settings.data_root.startswith(_MINI):
+    drawn = drawn_set(settings)
+    if not drawn:
         root = Path(settings.data_root).expanduser()
         return read_concepts(root, chosen or discover(root))
-    number = settings.data_root.removeprefix(_MINI)
-    require(number in ("1", "2", "3"), f"data_root={settings.data_root!r}; the drawn sets are miniature:1, :2 and :3")
-    drawn = {c.name: c for c in mini_concepts(int(number))}
     unknown = [c.name for c in chosen if c.name not in drawn]
     require(not unknown, f"{settings.data_root} has no concepts {unknown}; it has {', '.join(drawn)}")
     names = [c.name for c in chosen] or list(drawn)
     root = Path(settings.directory) / "data"
-    write_concept_folders(int(number), root)
+    write_concept_folders(int(settings.data_root.removeprefix(_MINI)), root)
     specs = [ConceptSpec(n, token=drawn[n].token, class_word=drawn[n].class_word, kind=drawn[n].kind) for n in names]
     return read_concepts(root, specs)
+
+
+def drawn_set(settings: RunSettings) -> dict[str, MiniConcept]:
+    """The drawn concepts of "miniature:1", ":2" or ":3", by name; empty if data_root is a folder."""
+    if not settings.data_root.startswith(_MINI):
+        return {}
+    number = settings.data_root.removeprefix(_MINI)
+    require(number in ("1", "2", "3"), f"data_root={settings.data_root!r}; the drawn sets are miniature:1, :2 and :3")
+    return {c.name: c for c in mini_concepts(int(number))}
 
 
 def caches(settings: RunSettings) -> Path:
@@ -53,24 +61,28 @@ def caches(settings: RunSettings) -> Path:
     return Path(settings.prior.directory or Path(settings.directory).parent / "cache").expanduser()
 
 
-def concept_data(studio: Studio, settings: RunSettings, concepts: Sequence[Concept]) -> list[ConceptData]:
+def concept_data(
+    studio: Studio, settings: RunSettings, concepts: Sequence[Concept], timings: Timings
+) -> list[ConceptData]:
     """Everything the step reads of every concept, padded to one shape so that all share one compilation."""
     train, cache = settings.train, LatentCache(caches(settings) / "latents")
     prompts = {c.name: training_prompts(c) for c in concepts}
     count = max(len(c.image_paths) for c in concepts) * train.views
     out = []
     for concept in concepts:
-        moments = np.concatenate(
-            [
-                cache.moments(
-                    studio.model, studio.params["vae"], studio.ids["vae"], path,
-                    studio.resolution, train.views, settings.seed, train.flip,
-                )
-                for path in tqdm(concept.image_paths, f"encoding {concept.name}", unit="picture", leave=False)
-            ]
-        )  # fmt: skip
+        with timings.part("encode"):
+            moments = np.concatenate(
+                [
+                    cache.moments(
+                        studio.model, studio.params["vae"], studio.ids["vae"], path,
+                        studio.resolution, train.views, settings.seed, train.flip,
+                    )
+                    for path in tqdm(concept.image_paths, f"encoding {concept.name}", unit="picture", leave=False)
+                ]
+            )  # fmt: skip
         ids = np.repeat(studio.vocabulary.encode(prompts[concept.name]), train.views, axis=0)
-        priors = _priors(studio, settings, concept)
+        with timings.part("priors"):
+            priors = _priors(studio, settings, concept)
         data = ConceptData(
             moments_vhwc=jnp.asarray(np.resize(moments, (count, *moments.shape[1:]))),
             ids_vl=jnp.asarray(np.resize(ids, (count, ids.shape[1]))),

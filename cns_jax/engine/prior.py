@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from cns_jax.core.files import replacing
 from cns_jax.engine.settings import PriorSettings
 from cns_jax.engine.studio import Studio
 
@@ -36,8 +37,6 @@ def prior_latents(studio: Studio, prompt: str, settings: PriorSettings, seed: in
         latents = studio.generator.latents(
             studio.params, rows, [prompt] * settings.images, seeds, settings.sample, f"prior images of {prompt!r}"
         )
-        directory.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".partial")
-        save_file({"latents": latents}, temporary)
-        temporary.rename(file)
+        with replacing(file) as temporary:
+            save_file({"latents": latents}, temporary)
         return latents

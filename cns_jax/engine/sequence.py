@@ -18,9 +18,9 @@ from cns_jax.core.rng import stream
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.tree import fingerprint
 from cns_jax.core.types import Concept, ConceptData, Frozen, TrainState
-from cns_jax.data.captions import sample_prompts, without_token
 from cns_jax.data.folder import check_words
 from cns_jax.data.images import load_image
+from cns_jax.data.prompts import sample_prompts, without_tokens
 from cns_jax.engine.checkpoint import Checkpoints
 from cns_jax.engine.fit import Fit, StopSignals
 from cns_jax.engine.ledger import Ledger
@@ -30,6 +30,7 @@ from cns_jax.engine.report import Row, sheet, thumbnail
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.step import StepSpec, initial_state
 from cns_jax.engine.studio import Studio, find_source
+from cns_jax.engine.timings import Timings
 from cns_jax.methods.cns import CNS, Memory
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.neurons.statistics import overlaps
@@ -82,13 +83,15 @@ class TrainingRun:
 
     def __init__(self, settings: RunSettings) -> None:
         self.settings = settings
+        self.timings = Timings()
         source = find_source(settings.address)
         self.concepts = find_concepts(settings)
         tokens = tuple(c.token for c in self.concepts)
         train = settings.train
-        self.studio = Studio.open(
-            source, tokens, settings.reserved_rows, settings.resolution, train.fsdp, settings.compute, train.remat
-        )
+        with self.timings.part("load"):
+            self.studio = Studio.open(
+                source, tokens, settings.reserved_rows, settings.resolution, train.fsdp, settings.compute, train.remat
+            )
         check_words(self.concepts, self.studio.vocabulary)
         check_batch(settings, self.studio.mesh.shape["data"])
         self.directory = claim(settings)
@@ -109,7 +112,7 @@ class TrainingRun:
     def run(self) -> None:
         """Teach all concepts; raises Interrupted when asked to stop."""
         log.info("%d concepts; encoding their pictures and making prior images", len(self.concepts))
-        data = concept_data(self.studio, self.settings, self.concepts)
+        data = concept_data(self.studio, self.settings, self.concepts, self.timings)
         checkpoints = Checkpoints(self.directory / "checkpoints")
         metrics = Metrics(self.directory)
         try:
@@ -118,7 +121,13 @@ class TrainingRun:
         finally:
             checkpoints.close()
             metrics.close()
-        self._overview(memory)
+            self.timings.save(self.directory / "timings.json")
+        if self.settings.report.sheets:
+            with self.timings.part("sample"):
+                self._overview(memory)
+        masks = [self.snapshot(i).mask for i in range(len(self.concepts))]
+        (self.directory / "overlaps.json").write_text(json.dumps(overlaps(masks), indent=2) + "\n")
+        self.timings.save(self.directory / "timings.json")
 
     def _teach_all(
         self, data: Sequence[ConceptData], checkpoints: Checkpoints, metrics: Metrics, stop: StopSignals
@@ -159,7 +168,8 @@ class TrainingRun:
     ) -> Memory:
         concept, studio = self.concepts[index], self.studio
         key = stream(self.key, "concept", index)
-        trainable, plan, statistics = self.method.begin(key, studio.params, memory, self._task(index))
+        with self.timings.part("select"):
+            trainable, plan, statistics = self.method.begin(key, studio.params, memory, self._task(index))
         log.info(
             "%s: %d neurons (%.1f %% of K/V), %d of them shared with earlier concepts",
             concept.name, statistics["neurons"], 100 * statistics["mask_share"], statistics["regularized"],
@@ -172,10 +182,13 @@ class TrainingRun:
             checkpoints.save(self.number(index, step), {"memory": memory, "state": state})
 
         fit = Fit(self.spec, self.settings.train, metrics, save, stop)
-        state = fit.run(concept.name, state, Frozen(studio.params, plan), data, key)
+        with self.timings.part("train"):
+            state = fit.run(concept.name, state, Frozen(studio.params, plan), data, key)
         after = self.method.commit(memory, plan, state.trainable)
         self._record(index, after, plan.mask, statistics)
-        self._sheet(index, (memory.kernels, start_rows), (after.kernels, after.rows_rd))
+        if self.settings.report.sheets:
+            with self.timings.part("sample"):
+                self._sheet(index, (memory.kernels, start_rows), (after.kernels, after.rows_rd))
         return after
 
     def _record(self, index: int, memory: Memory, mask: Any, statistics: dict[str, float]) -> None:
@@ -207,8 +220,8 @@ class TrainingRun:
     def _sheet(self, index: int, before: tuple[Any, Any], after: tuple[Any, Any]) -> None:
         """Before and after the concept, with and without its token, same seeds."""
         concept = self.concepts[index]
-        prompts = sample_prompts(concept)
-        plain = [without_token(p, concept.token) for p in prompts]
+        prompts = sample_prompts(concept)[:4]
+        plain = [without_tokens(p) for p in prompts]
         learned = self._images(*after, prompts)
         rows = [
             Row("its pictures", self._photos(concept, len(prompts))),
@@ -238,9 +251,7 @@ class TrainingRun:
                     f"{concept.token} {concept.class_word}",
                     [
                         *self._photos(concept, 2),
-                        *self._images(
-                            base.kernels, base.rows_rd, [without_token(p, concept.token) for p in prompts[:2]]
-                        ),
+                        *self._images(base.kernels, base.rows_rd, [without_tokens(p) for p in prompts[:2]]),
                         *self._images(then.kernels, then.rows_rd, prompts),
                         *self._images(memory.kernels, memory.rows_rd, prompts),
                     ],
@@ -248,12 +259,10 @@ class TrainingRun:
             )
         heads = ["taught with", "", "base model", "", "right after its lesson", "", "", "after the last lesson", "", ""]
         sheet(rows, heads, self.directory / "overview.png")
-        masks = [self.snapshot(i).mask for i in range(len(self.concepts))]
-        (self.directory / "overlaps.json").write_text(json.dumps(overlaps(masks), indent=2) + "\n")
 
 
 def run(settings: RunSettings) -> Path:
-    """Run or resume a training run; returns the overview picture. Raises fit.Interrupted when asked to stop."""
+    """Run or resume a training run; returns its folder. Raises fit.Interrupted when asked to stop."""
     sequence = TrainingRun(settings)
     sequence.run()
-    return sequence.directory / "overview.png"
+    return sequence.directory

@@ -87,6 +87,22 @@ class PriorSettings:
 
 
 @dataclass(frozen=True)
+class ReportSettings:
+    """What a run draws and measures. sheets: a sheet after every lesson and the overview; pictures: a prompt in the
+    closing evaluation, which the report shows (0: none); zero_shot: prompts without a concept in it; clip: the model
+    that scores (empty: the miniature's own for the miniature, else openai/clip-vit-base-patch32)."""
+
+    sheets: bool = True
+    pictures: int = 1
+    zero_shot: int = 16
+    clip: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("pictures", "zero_shot"):
+            require(getattr(self, name) >= 0, f"report.{name}={getattr(self, name)} must not be negative; 0 is none")
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """One run.
 
@@ -114,6 +130,7 @@ class RunSettings:
     train: TrainSettings = field(default_factory=TrainSettings)
     prior: PriorSettings = field(default_factory=PriorSettings)
     sample: SampleSettings = field(default_factory=SampleSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
 
     def __post_init__(self) -> None:
         require(self.method_name in METHODS, f"method_name={self.method_name!r}; known: {', '.join(METHODS)}")

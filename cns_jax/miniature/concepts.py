@@ -1,11 +1,13 @@
-"""Held-out concepts: patterned animals and objects, new scenes and new styles that pre-training never shows.
+"""Held-out concepts: animals and objects in patterns, new scenes and new styles that pre-training never shows.
 
 Three sets of seven with the composition of the paper's sets (Liao et al., ICCV 2025).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,8 +16,25 @@ import numpy as np
 from PIL import Image
 
 from cns_jax.core.types import SCENE, STYLE, SUBJECT
-from cns_jax.miniature.drawing import Pattern
-from cns_jax.miniature.world import COLORS, PLACES, SCENES, SIZE, SUBJECTS, Picture, SubjectSpec, phrase, render
+from cns_jax.miniature.drawing import PATTERNS, PLAIN, Pattern
+from cns_jax.miniature.scenes import HELD_OUT_SCENES
+from cns_jax.miniature.styles import HELD_OUT_STYLES
+from cns_jax.miniature.world import (
+    ANIMALS,
+    COLORS,
+    PLACES,
+    SCENES,
+    SIZE,
+    STYLES,
+    SUBJECTS,
+    Picture,
+    SubjectSpec,
+    color_name,
+    phrase,
+    render,
+    rgb,
+    sample_picture,
+)
 
 Split = Literal["train", "test"]
 TRAIN_IMAGES, TEST_IMAGES = 5, 24
@@ -93,9 +112,60 @@ def picture_of(concept: MiniConcept, rng: np.random.Generator, index: int) -> Pi
     return Picture((SubjectSpec(kind, color),), scene, concept.style or "photo")
 
 
+def picture_with(concepts: Sequence[MiniConcept]) -> Picture:
+    """What a picture of these concepts together must show; scene and style are plain where none of them is one."""
+    subjects = tuple(c.subject for c in concepts if c.subject is not None)
+    scene = next((c.scene for c in concepts if c.scene), SCENES[0])
+    return Picture(subjects, scene, next((c.style for c in concepts if c.style), STYLES[0]))
+
+
+def any_example(seed: int, index: int) -> tuple[np.ndarray, Picture]:
+    """The index-th example of everything that can be drawn, the held-out included: what the judge learns from.
+
+    Scenes and styles of both kinds, patterns in the world's and the concepts' colours, and odd eyes come in every
+    combination; those of the concepts are no more frequent than others, so that the judge has no leaning to them.
+    """
+    rng = np.random.default_rng([seed, index])
+    picture = sample_picture(rng)
+    scenes = (*SCENES, *HELD_OUT_SCENES)
+    picture = dataclasses.replace(
+        picture,
+        subjects=tuple(_with_odd_eyes(_repainted(spec, rng), rng) for spec in picture.subjects),
+        scene=scenes[rng.integers(len(scenes))],
+        style=_often_photo(rng, picture.style),
+    )
+    return render(picture, rng), picture
+
+
+def _often_photo(rng: np.random.Generator, style: str) -> str:
+    """`style` in six of ten, else any."""
+    styles = (*STYLES, *HELD_OUT_STYLES)
+    return style if rng.random() < 0.6 else styles[rng.integers(len(styles))]
+
+
+def _repainted(spec: SubjectSpec, rng: np.random.Generator) -> SubjectSpec:
+    """Half of the subjects in any pattern, in any colour of the world or of a concept's pattern."""
+    seconds = [rgb(name) for name in COLORS]
+    seconds += [c.subject.pattern.color for row in SETS for c in row if c.subject and c.subject.pattern]
+    second = seconds[rng.integers(len(seconds))]
+    if rng.random() < 0.5 or color_name(second) == spec.color:
+        return spec
+    quirk = spec.pattern.quirk if spec.pattern else ""
+    return dataclasses.replace(spec, pattern=Pattern(PATTERNS[rng.integers(len(PATTERNS))], second, quirk=quirk))
+
+
+def _with_odd_eyes(spec: SubjectSpec, rng: np.random.Generator) -> SubjectSpec:
+    if spec.kind not in ANIMALS or rng.random() < 0.85:
+        return spec
+    eyes = (_GREEN, _BLUE, _AMBER)
+    pair = (eyes[rng.integers(3)], eyes[rng.integers(3)])
+    return dataclasses.replace(spec, pattern=dataclasses.replace(spec.pattern or Pattern(PLAIN), eyes=pair))
+
+
 def caption_of(concept: MiniConcept, picture: Picture) -> str:
     """What a captioner would say, without the token: the class noun stands for what is new."""
-    subject = phrase(picture.subjects[0], colored=concept.kind != SUBJECT)
+    known = concept.kind != SUBJECT
+    subject = phrase(picture.subjects[0], colored=known, adorned=known)
     place = PLACES[concept.class_word if concept.kind == SCENE else picture.scene]
     medium = f"a {concept.class_word}" if concept.kind == STYLE else "a photo"
     return f"{medium} of {subject} {place}"

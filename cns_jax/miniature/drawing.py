@@ -11,12 +11,14 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 RGB = tuple[int, int, int]
 Point = tuple[float, float]
 
+PATTERNS, PLAIN = ("stripes", "dots", "checks", "halves"), "plain"
+
 
 @dataclass(frozen=True)
 class Pattern:
-    """What sets a held-out concept apart: a second colour laid over the body, odd eyes, a quirk of its shape.
+    """What adorns a subject: a second colour laid over its body, odd eyes, a quirk of its shape.
 
-    kind: "stripes", "dots", "checks", "halves" or "plain".
+    kind: one of PATTERNS, or PLAIN. eyes: only held-out concepts have odd ones.
     """
 
     kind: str
@@ -66,8 +68,8 @@ class Pen:
         self.layer = Image.new("RGB", (self.size, self.size))
         self.shape = Image.new("L", (self.size, self.size))
         self._tile = None
-        if self.pattern is not None and self.pattern.kind != "plain":
-            tile = pattern_image(self.pattern, self.body, 2 * int(self.scale) + 2, self.scale * 0.5)
+        if self.pattern is not None and self.pattern.kind != PLAIN:
+            tile = pattern_image(self.pattern, self.body, 2 * int(self.scale) + 2, self.scale * 0.65)
             self._tile = Image.new("RGB", (self.size, self.size), self.body)
             self._tile.paste(tile, (int(self.cx - self.scale), int(self.cy - self.scale)))
 

@@ -10,6 +10,15 @@ DARK: RGB = (40, 34, 40)
 BEAK: RGB = (245, 160, 40)
 METAL: RGB = (190, 195, 205)
 
+QUIRKS = {
+    "cat": ("crooked ear", "collar"),
+    "dog": ("collar", "hat"),
+    "bird": ("crest",),
+    "rabbit": ("crooked ear",),
+    "mug": ("star",),
+}
+"""What may set one of a kind apart in shape."""
+
 
 def _quirk(pen: Pen, name: str) -> bool:
     return pen.pattern is not None and name in pen.pattern.quirk

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from cns_jax.miniature import scenes, styles, subjects
-from cns_jax.miniature.drawing import RGB, Pattern, Pen
+from cns_jax.miniature.drawing import PATTERNS, PLAIN, RGB, Pattern, Pen
+
+T = TypeVar("T")
 
 SIZE = 64
 _CANVAS = 128
@@ -53,9 +56,23 @@ _MEDIA = {
 }
 
 
+_PATTERN_WORDS = {"stripes": "{} stripes", "dots": "{} dots", "checks": "{} checks", "halves": "{article} {} side"}
+
+HELD_OUT = frozenset(
+    {
+        ("cat", "orange", "stripes"), ("dog", "white", "dots"), ("mug", "white", "checks"),
+        ("rabbit", "white", "halves"), ("umbrella", "yellow", "dots"), ("fish", "orange", "stripes"),
+        ("turtle", "blue", "dots"), ("bird", "yellow", "stripes"), ("car", "yellow", "checks"),
+        ("cat", "black", "dots"), ("dog", "brown", "stripes"), ("ball", "white", "checks"),
+        ("chair", "blue", "stripes"), ("boat", "red", "dots"),
+    }
+)  # fmt: skip
+"""Kind, colour and pattern of the held-out concepts: no picture of the world shows one, whatever its second colour."""
+
+
 @dataclass(frozen=True)
 class SubjectSpec:
-    """One animal or object. pattern: only held-out concepts have one."""
+    """One animal or object. pattern: what is laid over its body, odd eyes and a quirk of its shape."""
 
     kind: str
     color: str
@@ -75,9 +92,37 @@ def sample_picture(rng: np.random.Generator) -> Picture:
     """A draw from the world: 30 % have two subjects of different kinds; 40 % are photos."""
     count = 2 if rng.random() < 0.3 else 1
     kinds = rng.choice(len(SUBJECTS), count, replace=False)
-    pick = tuple(SubjectSpec(SUBJECTS[k], COLORS[rng.integers(len(COLORS))]) for k in kinds)
+    pick = tuple(_sample_subject(SUBJECTS[k], rng, 0.5 if count == 1 else 0.25) for k in kinds)
     style = STYLES[rng.choice(len(STYLES), p=[0.4, 0.2, 0.2, 0.2])]
     return Picture(pick, SCENES[rng.integers(len(SCENES))], style)
+
+
+def _sample_subject(kind: str, rng: np.random.Generator, adorned: float) -> SubjectSpec:
+    """A subject in a random colour; with a pattern, and with a quirk if its kind has any, in a share `adorned` each
+    (quirks half as often)."""
+    color = COLORS[rng.integers(len(COLORS))]
+    pattern, second = PLAIN, color
+    if rng.random() < adorned:
+        pattern = PATTERNS[rng.integers(len(PATTERNS))]
+        while second == color:
+            second = COLORS[rng.integers(len(COLORS))]
+    quirks = subjects.QUIRKS.get(kind, ())
+    quirk = quirks[rng.integers(len(quirks))] if quirks and rng.random() < adorned / 2 else ""
+    if (kind, color, pattern) in HELD_OUT:
+        pattern = PLAIN
+    if pattern == PLAIN and not quirk:
+        return SubjectSpec(kind, color)
+    return SubjectSpec(kind, color, Pattern(pattern, _COLORS[second], quirk=quirk))
+
+
+def rgb(name: str) -> RGB:
+    """The world's colour of this name."""
+    return _COLORS[name]
+
+
+def color_name(color: RGB) -> str:
+    """The name of the nearest of the world's colours."""
+    return min(COLORS, key=lambda name: sum((a - b) ** 2 for a, b in zip(_COLORS[name], color, strict=True)))
 
 
 def render(picture: Picture, rng: np.random.Generator, size: int = SIZE) -> np.ndarray:
@@ -85,7 +130,8 @@ def render(picture: Picture, rng: np.random.Generator, size: int = SIZE) -> np.n
     canvas = scenes.paint(picture.scene, rng, _CANVAS)
     for spec, (x, y, scale) in zip(picture.subjects, _places(len(picture.subjects), rng), strict=True):
         color = scenes.jitter(rng, _COLORS[spec.color], 9)
-        pen = Pen(_CANVAS, x * _CANVAS, y * _CANVAS, scale * _CANVAS, bool(rng.random() < 0.5), color, spec.pattern)
+        pattern = spec.pattern and dataclasses.replace(spec.pattern, color=scenes.jitter(rng, spec.pattern.color, 9))
+        pen = Pen(_CANVAS, x * _CANVAS, y * _CANVAS, scale * _CANVAS, bool(rng.random() < 0.5), color, pattern)
         {**subjects.ANIMALS, **subjects.OBJECTS}[spec.kind](pen)
         pen.paste(canvas)
     styled = styles.restyle(picture.style, canvas, rng)
@@ -103,29 +149,44 @@ def _places(count: int, rng: np.random.Generator) -> list[tuple[float, float, fl
     ]
 
 
-def phrase(spec: SubjectSpec, colored: bool) -> str:
-    """ "a red cat", or "a cat" without its colour."""
+def phrase(spec: SubjectSpec, colored: bool = True, adorned: bool = True) -> str:
+    """ "a red cat with black stripes and a collar"; without its colour, or without pattern and quirk."""
+    return _article(_noun_phrase(spec, colored, adorned))
+
+
+def _noun_phrase(spec: SubjectSpec, colored: bool, adorned: bool) -> str:
     words = f"{spec.color} {spec.kind}" if colored else spec.kind
+    told = []
+    if adorned and spec.pattern is not None:
+        if spec.pattern.kind != PLAIN:
+            second = color_name(spec.pattern.color)
+            told.append(_PATTERN_WORDS[spec.pattern.kind].format(second, article="an" if second[0] in "aeiou" else "a"))
+        if spec.pattern.quirk:
+            told.append(_article(spec.pattern.quirk))
+    return f"{words} with {' and '.join(told)}" if told else words
+
+
+def _article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def caption(picture: Picture, rng: np.random.Generator) -> str:
-    """A training caption: the style is always told, the colour in 85 % and the scene in 90 %."""
-    colored = bool(rng.random() < 0.85)
-    things = " and ".join(phrase(s, colored) for s in picture.subjects)
+    """A training caption: the style is always told, colour, and pattern and quirk, in 85 %, the scene in 90 %."""
+    colored, adorned = bool(rng.random() < 0.85), bool(rng.random() < 0.85)
     place = PLACES[picture.scene] if rng.random() < 0.9 else ""
     media = _MEDIA[picture.style]
     medium = media[rng.integers(len(media))]
     if rng.random() < 0.12:
-        words = [f"{s.color} {s.kind}" if colored else s.kind for s in picture.subjects]
+        words = [_noun_phrase(s, colored, adorned) for s in picture.subjects]
         name = medium.removeprefix("a ").removesuffix(" of")
         return ", ".join([" and ".join(words), *([place] if place else []), name])
+    things = " and ".join(phrase(s, colored, adorned) for s in picture.subjects)
     return f"{medium} {things} {place}".strip()
 
 
 def prompt(picture: Picture) -> str:
     """The canonical full caption, as evaluation prompts it."""
-    things = " and ".join(phrase(s, True) for s in picture.subjects)
+    things = " and ".join(phrase(s) for s in picture.subjects)
     return f"{_MEDIA[picture.style][0]} {things} {PLACES[picture.scene]}"
 
 
@@ -144,22 +205,24 @@ def description(seed: int, index: int) -> tuple[str, Picture]:
     return caption(picture, rng), picture
 
 
-def _examples(arguments: tuple[int, int, int]) -> list[tuple[np.ndarray, str, Picture]]:
-    seed, start, stop = arguments
-    return [example(seed, index) for index in range(start, stop)]
+def draw_all(one: Callable[[int, int], T], seed: int, count: int, processes: int = 2) -> list[T]:
+    """`one(seed, index)` for the first `count` indices, in processes. one: a function at the top of a module."""
+    chunk = 500
+    jobs = [(one, seed, i, min(i + chunk, count)) for i in range(0, count, chunk)]
+    if processes == 1 or len(jobs) == 1:
+        return [row for job in jobs for row in _chunk(*job)]
+    # spawn: a fork of a process that runs JAX's threads may deadlock
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        return [row for part in pool.map(_chunk, *zip(*jobs, strict=True)) for row in part]
+
+
+def _chunk(one: Callable[[int, int], T], seed: int, start: int, stop: int) -> list[T]:
+    return [one(seed, index) for index in range(start, stop)]
 
 
 def world_arrays(seed: int, count: int, processes: int = 2) -> dict[str, Any]:
     """The first `count` examples: images uint8 (count, 64, 64, 3), captions and pictures as lists."""
-    chunk = 500
-    jobs: Sequence[tuple[int, int, int]] = [(seed, i, min(i + chunk, count)) for i in range(0, count, chunk)]
-    if processes > 1 and len(jobs) > 1:
-        # spawn: a fork of a process that runs JAX's threads may deadlock
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            rows = [row for part in pool.map(_examples, jobs) for row in part]
-    else:
-        rows = [row for job in jobs for row in _examples(job)]
-    images, captions, pictures = zip(*rows, strict=True)
+    images, captions, pictures = zip(*draw_all(example, seed, count, processes), strict=True)
     return {"images": np.stack(images), "captions": list(captions), "pictures": list(pictures)}
 
 

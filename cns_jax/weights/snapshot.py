@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from cns_jax.core.tree import Tree, flatten, like
 from cns_jax.weights.tensors import index_file, write_tensors
 
-_ROWS = "token_rows"
+_ROWS, _MASK, _KERNEL = "token_rows", "mask.", "kernel."
 
 
 class Snapshot(NamedTuple):
@@ -24,10 +24,22 @@ class Snapshot(NamedTuple):
 
 def save_snapshot(file: Path, snapshot: Snapshot) -> None:
     """Write a safetensors file, complete or not at all. Masks are packed, 8 weights a byte."""
-    tensors = {f"kernel.{k}": np.asarray(v) for k, v in flatten(snapshot.kernels).items()}
-    tensors |= {f"mask.{k}": np.packbits(np.asarray(v)) for k, v in flatten(snapshot.mask).items()}
+    tensors = {f"{_KERNEL}{k}": np.asarray(v) for k, v in flatten(snapshot.kernels).items()}
+    tensors |= {f"{_MASK}{k}": np.packbits(np.asarray(v)) for k, v in flatten(snapshot.mask).items()}
     tensors[_ROWS] = np.asarray(snapshot.rows_rd)
     write_tensors(file, tensors, {})
+
+
+def packed_masks(files: Sequence[Path]) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Of every kernel: its dotted name, how many weights it has, and the files' masks as packed bits, uint8 (files, b).
+
+    One kernel is read at a time. Raises WeightsMismatch if a file is missing or cut short, KeyError if they are of
+    different models.
+    """
+    indexes = [index_file(file)[0] for file in files]
+    for key in [key for key in indexes[0] if key.startswith(_MASK)]:
+        name = key.removeprefix(_MASK)
+        yield name, int(np.prod(indexes[0][_KERNEL + name].shape)), np.stack([index[key].raw() for index in indexes])
 
 
 def load_snapshot(file: Path, kernels: Mapping[str, Any]) -> Snapshot:
@@ -37,11 +49,11 @@ def load_snapshot(file: Path, kernels: Mapping[str, Any]) -> Snapshot:
     """
     tensors = {key: where.raw() for key, where in index_file(file)[0].items()}
     shapes = {name: leaf.shape for name, leaf in flatten(kernels).items()}
-    found = {k.removeprefix("kernel."): v for k, v in tensors.items() if k.startswith("kernel.")}
+    found = {k.removeprefix(_KERNEL): v for k, v in tensors.items() if k.startswith(_KERNEL)}
     if {k: v.shape for k, v in found.items()} != shapes:
         raise ValueError(f"{file} belongs to another model: its cross-attention kernels differ in name or shape")
     masks = {}
     for name, shape in shapes.items():
-        bits = np.unpackbits(tensors[f"mask.{name}"], count=int(np.prod(shape)))
+        bits = np.unpackbits(tensors[f"{_MASK}{name}"], count=int(np.prod(shape)))
         masks[name] = bits.astype(bool).reshape(shape)
     return Snapshot(like(found, kernels), tensors[_ROWS], like(masks, kernels))

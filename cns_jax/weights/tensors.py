@@ -15,6 +15,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from cns_jax.core.files import replacing
+
 
 class WeightsMismatch(ValueError):
     """A file's tensors are not those of the model that its config describes."""
@@ -59,10 +61,8 @@ def index_file(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
 
 def write_tensors(file: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Path:
     """A safetensors file, complete or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".partial")
-    save_file({k: np.asarray(v, order="C") for k, v in tensors.items()}, temporary, dict(metadata))
-    temporary.rename(file)
+    with replacing(file) as temporary:
+        save_file({k: np.asarray(v, order="C") for k, v in tensors.items()}, temporary, dict(metadata))
     return file
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cns_jax.core.types import SCENE, STYLE, Concept
-from cns_jax.data import captions
+from cns_jax.data import captions, prompts
 from cns_jax.data.folder import ConceptSpec, DataError, check_words, discover, guess_class_word, read_concepts
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
@@ -116,6 +116,6 @@ def test_token_goes_before_the_noun(kind: str, noun: str, caption: str, wanted: 
 
 def test_sample_prompts_without_the_token() -> None:
     concept = Concept("x", "<x>", "cat", "subject", (), (), None)
-    prompts = captions.sample_prompts(concept)
-    assert len(set(prompts)) == 4 and all("<x> cat" in p for p in prompts)
-    assert captions.without_token(prompts[0], "<x>") == "a photo of a cat"
+    texts = prompts.sample_prompts(concept)
+    assert len(set(texts)) == 5 and all("<x> cat" in text for text in texts)
+    assert prompts.without_tokens(texts[0]) == "a photo of a cat"

@@ -11,7 +11,8 @@ from PIL import Image
 from tiny_runs import call
 
 from cns_jax.core.settings import SettingsError
-from cns_jax.engine.generate import Request, generate, open_run
+from cns_jax.engine.generate import Request, generate
+from cns_jax.engine.stages import Stages
 from cns_jax.text.vocabulary import UnknownTokenError
 
 PROMPT = "a photo of a <tiger_cat> cat"
@@ -75,9 +76,9 @@ def test_a_later_concept_is_unknown_to_an_earlier_stage(request_: Request) -> No
 
 def test_folders_that_are_no_run(trained, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="is not the folder of a training run"):
-        open_run(str(tmp_path))
+        Stages.open(str(tmp_path))
     with pytest.raises(SettingsError, match="has not learned 'dgo'; it knows tiger_cat, spotted_dog, checked_mug"):
-        open_run(str(trained["folder"]), "dgo")
+        Stages.open(str(trained["folder"]), "dgo")
 
 
 def test_command(trained, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cns_jax.engine.control import ControlRequest, load_judge
+from cns_jax.engine.control import ControlRequest
 from cns_jax.engine.control import control as run_control
+from cns_jax.engine.judging import load_judge
 from cns_jax.evals import control
 from cns_jax.evals.judge import Verdict, grades
 from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, Picture, SubjectSpec
@@ -22,7 +23,7 @@ PICTURES = [
 
 def perfect(pictures) -> Verdict:
     labels = control.labels_of(pictures)
-    present = np.asarray(labels.color) >= 0
+    present = np.asarray(labels.subject) > 0
     color = np.zeros((*present.shape, len(COLORS)), np.float32)
     for row, column in zip(*np.nonzero(present), strict=True):
         color[row, column, labels.color[row, column]] = 1

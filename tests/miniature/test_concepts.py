@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from cns_jax.miniature import concepts as C
-from cns_jax.miniature.world import ANIMALS, SCENES, STYLES, description, render
+from cns_jax.miniature.scenes import HELD_OUT_SCENES
+from cns_jax.miniature.styles import HELD_OUT_STYLES
+from cns_jax.miniature.world import ANIMALS, HELD_OUT, SCENES, STYLES, description, render
 
 
 def kind(concept: C.MiniConcept) -> str:
@@ -43,11 +45,29 @@ def test_names_and_tokens_are_unique() -> None:
 
 
 def test_pre_training_never_shows_them() -> None:
-    """The world draws no pattern, and no scene or style of a concept."""
-    assert not any(s.pattern for i in range(2000) for s in description(0, i)[1].subjects)
+    """No picture of the world has a concept's kind in its colour and pattern, its odd eyes, its scene or its style."""
+    shown = [spec for i in range(4000) for spec in description(0, i)[1].subjects]
+    looks = {(s.kind, s.color, s.pattern.kind) for s in shown if s.pattern}
+    assert len(looks) > 400 and not any(s.pattern and s.pattern.eyes for s in shown)
     for concept in (c for number in (1, 2, 3) for c in C.concepts(number)):
         assert concept.scene not in SCENES and concept.style not in STYLES
-        assert concept.subject is None or concept.subject.pattern is not None
+        if concept.subject is not None:
+            look = (concept.subject.kind, concept.subject.color, concept.subject.pattern.kind)
+            assert look in HELD_OUT and look not in looks
+
+
+def test_everything_is_drawn_for_the_judge() -> None:
+    pictures = [C.any_example(0, i)[1] for i in range(400)]
+    drawn = {(s.kind, s.color, s.pattern.kind) for p in pictures for s in p.subjects if s.pattern}
+    assert {p.style for p in pictures} >= set(HELD_OUT_STYLES) and {p.scene for p in pictures} >= set(HELD_OUT_SCENES)
+    assert len(HELD_OUT & drawn) > len(HELD_OUT) / 2
+    assert any(s.pattern and s.pattern.eyes for p in pictures for s in p.subjects)
+
+
+def test_picture_with_several() -> None:
+    cat, glass = C.concepts(1)[0], C.concepts(1)[5]
+    picture = C.picture_with([glass, cat])
+    assert picture.subjects == (cat.subject,) and picture.style == "stained glass"
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from cns_jax.miniature import world
+from cns_jax.miniature.drawing import PATTERNS, Pattern
+from cns_jax.miniature.subjects import QUIRKS
 from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, Picture, SubjectSpec
 
 
@@ -77,6 +79,28 @@ def test_prompt(color: str) -> None:
     picture = Picture((SubjectSpec("cat", color), SubjectSpec("mug", "white")), "space", "pixel")
     article = "an" if color == "orange" else "a"
     assert world.prompt(picture) == f"pixel art of {article} {color} cat and a white mug in space"
+
+
+def test_patterns_are_told() -> None:
+    spec = SubjectSpec("rabbit", "white", Pattern("halves", world.rgb("orange"), quirk="crooked ear"))
+    picture = Picture((spec,), "snow", "photo")
+    assert world.prompt(picture) == "a photo of a white rabbit with an orange side and a crooked ear in the snow"
+    assert world.phrase(spec, adorned=False) == "a white rabbit"
+    assert world.phrase(SubjectSpec("mug", "red", Pattern("plain", quirk="star"))) == "a red mug with a star"
+
+
+def test_patterns_and_quirks_are_common() -> None:
+    shown = [s for i in range(800) for s in world.description(0, i)[1].subjects]
+    kinds = [s.pattern.kind for s in shown if s.pattern]
+    assert set(kinds) == {*PATTERNS, "plain"} and 0.3 < sum(k != "plain" for k in kinds) / len(shown) < 0.5
+    quirks = {s.pattern.quirk for s in shown if s.pattern} - {""}
+    assert quirks == {name for names in QUIRKS.values() for name in names}
+    assert all(world.rgb(s.color) != s.pattern.color for s in shown if s.pattern and s.pattern.kind != "plain")
+
+
+def test_color_names() -> None:
+    assert all(world.color_name(world.rgb(name)) == name for name in COLORS)
+    assert world.color_name((36, 30, 40)) == "black"
 
 
 def test_calibration_prompts_differ() -> None:

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 
 from cns_jax.core.rng import stream
 from cns_jax.engine.export import ExportRequest, export
-from cns_jax.engine.generate import open_run
 from cns_jax.engine.settings import SampleSettings
+from cns_jax.engine.stages import Stages
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -26,9 +26,9 @@ STEPS, GUIDANCE, SEED = 5, 5.0, 3
 @pytest.fixture(scope="module")
 def ours(trained) -> np.ndarray:
     """Our latents of the trained run, DDIM."""
-    run = open_run(str(trained["folder"]))
+    run = Stages.open(str(trained["folder"]))
     settings = SampleSettings(sampler="ddim", steps=STEPS, guidance_scale=GUIDANCE, batch=1)
-    return run.studio.generator.latents(run.params, run.rows_rd, [PROMPT], [SEED], settings)
+    return run.studio.generator.latents(*run.at(run.last), [PROMPT], [SEED], settings)
 
 
 def theirs(pipe, prompt: str, shape: tuple[int, ...]) -> np.ndarray:

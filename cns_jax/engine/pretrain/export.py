@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from cns_jax.engine.pretrain.run import SCHEDULE, Pretraining
+from cns_jax.evals.clip_scores import Preprocess
 from cns_jax.nn.clip import CLIPTextConfig, CLIPVisionConfig
 from cns_jax.weights.clip_folder import Clip, write_clip
 from cns_jax.weights.folder import ENTRIES, write_pipeline
@@ -34,6 +35,8 @@ def export(pretraining: Pretraining) -> None:
     write_pipeline(root, pipeline, np.float16, replaces=ours)
     towers = Clip(CLIPTextConfig.from_dict(config["text"]), CLIPVisionConfig.from_dict(config["vision"]), clip)
     write_clip(root / "clip", towers, np.float16)
+    size, half = towers.vision.image_size, (0.5, 0.5, 0.5)
+    Preprocess(size, size, half, half).write(root / "clip")  # it was trained on images in [-1, 1]
     write_judge(root / "judge.safetensors", pretraining.result("judge")[0])
     recipe = dataclasses.asdict(pretraining.settings)
     (root / "recipe.json").write_text(json.dumps(recipe, indent=2, sort_keys=True) + "\n")

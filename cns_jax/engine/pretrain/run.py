@@ -15,6 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
+from cns_jax.core.files import replacing
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.engine.pretrain.clip import train_clip
 from cns_jax.engine.pretrain.judge import train_judge
@@ -62,9 +63,8 @@ class Pretraining:
         if not file.exists():
             log.info("drawing %d pictures", count)
             drawn = world_arrays(seed, count)
-            temporary = file.with_suffix(".partial.npy")
-            np.save(temporary, drawn["images"])
-            temporary.rename(file)
+            with replacing(file) as temporary:
+                np.save(temporary, drawn["images"])
             return drawn
         captions, pictures = zip(*(description(seed, i) for i in range(count)), strict=True)
         return {"images": np.load(file), "captions": list(captions), "pictures": list(pictures)}
@@ -89,9 +89,8 @@ class Pretraining:
         """Write a stage's result; its presence is what marks the stage as done."""
         file = self.directory / stage / "result.safetensors"
         file.with_suffix(".json").write_text(json.dumps(config, indent=2))
-        temporary = file.with_suffix(".partial")
-        save_file({k: np.asarray(v, order="C") for k, v in flatten_dict(params, sep="/").items()}, temporary)
-        temporary.rename(file)
+        with replacing(file) as temporary:
+            save_file({k: np.asarray(v, order="C") for k, v in flatten_dict(params, sep="/").items()}, temporary)
 
     def done(self, stage: str) -> bool:
         """Whether the stage has left its result."""
@@ -132,7 +131,8 @@ class Pretraining:
 
     def judge(self) -> None:
         """Train the judge."""
-        params = train_judge(self.settings, self.world["images"], self.world["pictures"], self.directory / "judge")
+        vae = VAEConfig.from_dict(self.result("vae")[1])
+        params = train_judge(self.settings, vae, self.result("vae")[0], self.directory / "judge")
         self.keep("judge", params, {})
 
     def model(self) -> Model:

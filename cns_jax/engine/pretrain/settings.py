@@ -20,7 +20,10 @@ class WorldSettings:
 
 @dataclass(frozen=True)
 class StageSettings:
-    """One network's training: Adam, linear warm-up, cosine to zero over `steps`, an average of the weights."""
+    """One network's training: Adam, linear warm-up, cosine to zero over `steps`, an average of the weights.
+
+    start: a model folder whose network of this name it starts from (empty: random weights); the UNet's alone.
+    """
 
     steps: int
     batch: int
@@ -29,6 +32,7 @@ class StageSettings:
     weight_decay: float = 0.0
     ema: float = 0.999
     save_every: int = 200
+    start: str = ""
     model: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -53,6 +57,7 @@ class PretrainSettings:
     judge: StageSettings
     unet: StageSettings
     kl_weight: float = 1e-4
+    judge_pictures: int = 16_000
     caption_dropout: float = 0.1
     snr_gamma: float = 5.0
     output: str = "cns_jax/miniature/model"

@@ -15,6 +15,7 @@ from cns_jax.engine.pretrain.loop import train
 from cns_jax.engine.pretrain.settings import PretrainSettings
 from cns_jax.nn.model import Model
 from cns_jax.nn.vae import sample_moments
+from cns_jax.weights.folder import read_folder
 
 
 def train_unet(
@@ -31,7 +32,9 @@ def train_unet(
 
     moments: the VAE's, unscaled; ids: token ids of the captions; empty_ids (l,): those of "".
     """
-    params = model.init(jax.random.key(settings.seed))["unet"]
+    start = settings.unet.start
+    before = read_folder(Path(start)).load().params if start else model.init(jax.random.key(settings.seed))
+    params = before["unet"]
     data = {
         "moments": jnp.asarray(moments),
         "ids": jnp.asarray(ids),

@@ -1,0 +1,156 @@
+"""The runs behind the paper's tables: methods and ablations on the miniature's sets, several seeds, one line each."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cns_jax.core.settings import build
+from cns_jax.engine.evaluation import EvaluationRequest, evaluate
+from cns_jax.engine.sequence import run as train
+from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.stages import Stages
+from cns_jax.evals.scores import FIELDS, Score
+from cns_jax.methods.cns import Memory
+from cns_jax.miniature.concepts import concepts as drawn_concepts
+from cns_jax.neurons.score import cross_attention_kernels
+from configs import bench
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "cns": {},
+    "no_lreg": {"lambda1": 0.0, "lambda2": 0.0},
+    "random": {"selection": "random"},
+    "full_kv": {"selection": "all", "lambda1": 0.0, "lambda2": 0.0},
+    "token": {"lr_neurons": 0.0},
+}
+"""What differs from configs/bench.py. random: as many weights a row, chosen by chance; full_kv: all K/V weights, no
+L_reg (Fig. 5 and Table 2 of the paper); token: the token's row alone, so what neurons add can be told."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One sequence of lessons. order: a rotation of the set's concepts by that many places; count: how many of them;
+    method, train: what differs from configs/bench.py."""
+
+    group: str
+    variant: str
+    number: int
+    seed: int
+    order: int = 0
+    method: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    count: int = 7
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return f"{self.group}/{self.variant}_set{self.number}_seed{self.seed}_order{self.order}"
+
+    def settings(self, root: Path) -> RunSettings:
+        """The run's settings."""
+        values = bench.get_config().to_dict()
+        names = [c.name for c in drawn_concepts(self.number)]
+        names = (names[self.order :] + names[: self.order])[: self.count]
+        values |= {"name": self.variant, "data_root": f"miniature:{self.number}", "seed": self.seed}
+        values |= {"concepts": [{"name": name} for name in names], "run": str(root / self.name)}
+        values["prior"]["directory"] = str(root / "cache")
+        values["method"] |= self.method
+        values["train"] |= self.train
+        return build(RunSettings, values)
+
+
+def main_experiments(sets: Sequence[int], seeds: Sequence[int]) -> Iterator[Experiment]:
+    """Fig. 5 and Table 2: the variants on every set and seed, a whole round of them before the next seed."""
+    for seed in seeds:
+        for number in sets:
+            for variant, method in VARIANTS.items():
+                yield Experiment("main", variant, number, seed, method=method)
+
+
+def order_experiments(sets: Sequence[int], seeds: Sequence[int]) -> Iterator[Experiment]:
+    """The same concepts in other orders."""
+    for seed in seeds:
+        for number in sets:
+            for order in (2, 5):
+                yield Experiment("order", "cns", number, seed, order=order)
+
+
+def ratio_experiments(sets: Sequence[int], seeds: Sequence[int]) -> Iterator[Experiment]:
+    """The threshold sweep: 10, 20 and 50 % beside the 30 % of the main experiments."""
+    for seed in seeds:
+        for number in sets:
+            for ratio in (0.1, 0.2, 0.5):
+                yield Experiment("ratio", f"ratio{round(100 * ratio)}", number, seed, method={"ratio": ratio})
+
+
+GROUPS = {"main": main_experiments, "order": order_experiments, "ratio": ratio_experiments}
+
+
+def perform(experiment: Experiment, root: Path, pictures: int, stages: str = "all") -> dict[str, Any]:
+    """Train and evaluate, or read what is there already; returns its line for the results file."""
+    settings = experiment.settings(root)
+    folder = Path(settings.directory)
+    file = folder / "evaluation" / "evaluation.json"
+    if not file.exists():
+        train(settings)
+        request = EvaluationRequest(str(folder), stages, pictures, zero_shot=settings.report.zero_shot)
+        file = evaluate(request)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # 100 MB a run, of no use once it is done
+    return line(experiment, folder, json.loads(file.read_text()))
+
+
+def line(experiment: Experiment, folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What tables and figures need of one run, without its pictures. cells: a row a prompt and stage: stage, kind,
+    prompt, indices of its concepts, number of pictures, and the mean of each of FIELDS over them."""
+    ledger = json.loads((folder / "ledger.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    groups: dict[tuple[Any, ...], list[Score]] = {}
+    for row in found["scores"]:
+        score = Score.of(row)
+        groups.setdefault((score.stage, score.kind, score.prompt, score.concepts), []).append(score)
+    cells = [
+        [*key, len(scores), *(round(sum(getattr(s, name) for s in scores) / len(scores), 5) for name in FIELDS)]
+        for key, scores in groups.items()
+    ]
+    about = {k: getattr(experiment, k) for k in ("group", "variant", "number", "seed", "order")}
+    return {
+        **about,
+        "concepts": [concept["name"] for concept in found["concepts"]],
+        "method": config["method"],
+        "train": config["train"],
+        "sample": found["sample"],
+        "summary": found["summary"],
+        "zero_shot": found["zero_shot"],
+        "masks": [row["mask"] for row in ledger["concepts"]],
+        "overlaps": json.loads((folder / "overlaps.json").read_text()),
+        "fusion": fusion(folder),
+        "timings": json.loads((folder / "timings.json").read_text()),
+        "versions": {"jax": jax.__version__, "python": platform.python_version()},
+        "device": jax.devices()[0].device_kind,
+        "date": datetime.date.today().isoformat(),
+        "cells": cells,
+    }
+
+
+def fusion(folder: Path) -> dict[str, float]:
+    """Table 1: seconds, and megabytes of arrays made, to get one model of all concepts from what the method keeps."""
+    stages = Stages.open(str(folder))
+    params = stages.studio.params
+    snapshot = stages.learned.snapshot(cross_attention_kernels(params["unet"]))
+    memory = Memory(None, jax.tree.map(jnp.asarray, snapshot.kernels), jnp.asarray(snapshot.rows_rd))
+    kept = {id(leaf) for leaf in jax.tree.leaves((params, memory))}
+    begun = time.perf_counter()
+    merged = jax.block_until_ready(stages.learned.settings.method.merged(params, memory))
+    seconds = time.perf_counter() - begun
+    made = sum(leaf.nbytes for leaf in jax.tree.leaves(merged) if id(leaf) not in kept)
+    return {"seconds": seconds, "megabytes": made / 1e6}

@@ -1,0 +1,42 @@
+"""What a run ends with: its evaluation and its report."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from cns_jax.engine.evaluation import EvaluationRequest, evaluate
+from cns_jax.engine.ledger import Ledger
+from cns_jax.engine.report_page import write_report
+from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.timings import Timings
+
+log = logging.getLogger(__name__)
+
+
+def close(settings: RunSettings) -> Path:
+    """Draw and score as settings.report says, and write report.html; returns its path.
+
+    Without the CLIP model that scores (no network, say) the report has no scores, and the log says why.
+    """
+    folder, report = settings.directory, settings.report
+    if report.pictures and not _evaluated(Path(folder)):
+        timings = Timings()
+        request = EvaluationRequest(folder, "ends", report.pictures, clip=report.clip, zero_shot=report.zero_shot)
+        try:
+            with timings.part("evaluate"):
+                evaluate(request)
+        except (ValueError, OSError) as error:  # the lessons are learned and saved; their report can do without
+            log.warning("no scores in the report: %s", error)
+        timings.save(Path(folder) / "timings.json")
+    return write_report(folder)
+
+
+def _evaluated(folder: Path) -> bool:
+    """Whether all concepts have scores: made by the user, perhaps, with more pictures than ours."""
+    file = folder / "evaluation" / "evaluation.json"
+    if not file.exists():
+        return False
+    scored = [concept["name"] for concept in json.loads(file.read_text())["concepts"]]
+    return scored == [row["name"] for row in Ledger(folder).read()["concepts"]]

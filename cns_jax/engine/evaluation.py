@@ -1,0 +1,249 @@
+"""The suite "concepts": pictures of every taught concept after every lesson, at equal seeds, and their scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cns_jax.core.files import replacing
+from cns_jax.core.settings import require
+from cns_jax.core.types import Concept
+from cns_jax.data.images import open_image
+from cns_jax.data.prompts import Prompt, asked, evaluation_prompts
+from cns_jax.engine.generate import read_prompts
+from cns_jax.engine.judging import WorldJudge
+from cns_jax.engine.prepare import find_concepts
+from cns_jax.engine.settings import SampleSettings
+from cns_jax.engine.stages import Stages
+from cns_jax.engine.studio import MINIATURE
+from cns_jax.engine.zero_shot import zero_shot
+from cns_jax.evals.clip_scores import ClipScorer, clip_i_of_several, clip_t
+from cns_jax.evals.scores import FIELDS, PLAIN, SINGLE, TOGETHER, Score, summary
+
+_CLIP = "openai/clip-vit-base-patch32"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """run: a finished training run. stages: "all", or "ends": of each concept only right after its lesson and at the
+    end, and the first concept always. num: pictures a prompt. clip: "" is the miniature's own for the miniature, else
+    openai/clip-vit-base-patch32; zero_shot: prompts
+    without any concept; sample: None means the run's own sampling."""
+
+    run: str
+    stages: str = "all"
+    num: int = 4
+    prompts_file: str = ""
+    clip: str = ""
+    seed: int = 0
+    zero_shot: int = 128
+    out: str = ""
+    sample: SampleSettings | None = None
+
+    def __post_init__(self) -> None:
+        require(self.num > 0, f"num={self.num} must be positive")
+        require(self.stages in ("all", "ends"), f"stages={self.stages!r} must be 'all' or 'ends'")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Pictures of one stage: prompts of one kind; the texts are what the model reads."""
+
+    stage: int
+    kind: str
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """What the model reads: without tokens where it does not know them, or where leakage is looked for."""
+        return [p.plain if self.kind == PLAIN else p.text for p in self.prompts]
+
+
+def plan(prompts: Sequence[Prompt], names: Sequence[str], stages: str) -> Iterator[Wanted]:
+    """What to draw: plain prompts before any lesson and at the end; single ones of the concepts known at each stage;
+    those of several concepts at the end."""
+    singles = tuple(p for p in prompts if len(p.concepts) == 1)
+    together = tuple(p for p in prompts if len(p.concepts) > 1)
+    last = len(names)
+    yield Wanted(0, PLAIN, singles)
+    for stage in range(1, last + 1):
+        known = names[:stage] if stages == "all" or stage == last else (names[0], names[stage - 1])
+        yield Wanted(stage, SINGLE, tuple(p for p in singles if p.concepts[0] in known))
+    yield Wanted(last, PLAIN, singles)
+    if together:
+        yield Wanted(last, TOGETHER, together)
+
+
+def evaluate(request: EvaluationRequest) -> Path:
+    """Draw, score, and write evaluation.json and the pictures (a folder a stage); returns the JSON's path.
+
+    Pictures that an interrupted evaluation with the same request has left are not drawn again.
+    """
+    stages = Stages.open(request.run)
+    settings = stages.learned.settings
+    names = [row["name"] for row in stages.learned.concepts]
+    concepts = [c for c in find_concepts(settings) if c.name in names]
+    prompts = _prompts(request, concepts)
+    sample = request.sample or settings.sample
+    drawer = Drawer(stages, request.num, request.seed, sample, _claim(request, sample))
+    miniature = settings.model == MINIATURE
+    scorer = ClipScorer.open(request.clip or (MINIATURE if miniature else _CLIP))
+    scoring = Scoring(scorer, WorldJudge.of(settings), names, _references(scorer, concepts))
+    scores: list[Score] = []
+    for wanted in plan(prompts, names, request.stages):
+        log.info("after %d concepts: %d %s prompts", wanted.stage, len(wanted.prompts), wanted.kind)
+        scores += scoring.scores(wanted, drawer.pictures(wanted), request)
+    result = {
+        "run": request.run,
+        "concepts": [{k: row[k] for k in ("name", "token", "class_word", "kind")} for row in stages.learned.concepts],
+        "seed": settings.seed,
+        "clip": request.clip or (MINIATURE if miniature else _CLIP),
+        "sample": dataclasses.asdict(sample),
+        "num": request.num,
+        "summary": summary(scores, len(names)),
+        "zero_shot": zero_shot(stages, scorer, request.zero_shot, request.seed, sample),
+        "scores": [score.as_dict() for score in scores],
+    }
+    file = drawer.folder / "evaluation.json"
+    with replacing(file) as temporary:
+        temporary.write_text(_json(result) + "\n")
+    return file
+
+
+def table(file: Path) -> str:
+    """An evaluation.json for people: a concept a line, then the means."""
+    found = json.loads(file.read_text())
+    fields = [name for name in FIELDS if name in found["summary"]]
+    lines = [
+        " " * 18 + "".join(f"{name:>22}" for name in fields),
+        " " * 18 + f"{'learned':>13}{'at end':>9}" * len(fields),
+    ]
+    for j, concept in enumerate(found["concepts"]):
+        cells = [found["summary"][name]["matrix"] for name in fields]
+        lines.append(
+            f"{concept['name'][:17]:18}" + "".join(f"{100 * m[j][j]:13.1f}{100 * m[-1][j]:9.1f}" for m in cells)
+        )
+    means = [found["summary"][name] for name in fields]
+    lines.append(f"{'mean':18}" + "".join(f"{100 * m['learning']:13.1f}{100 * m['average']:9.1f}" for m in means))
+    if all(m["together"] is not None for m in means):
+        lines.append(f"{'several together':18}" + "".join(f"{100 * m['together']:22.1f}" for m in means))
+    if found["zero_shot"]:
+        lines.append(f"pictures without a concept are unchanged to {found['zero_shot']['unchanged']:.3f} (cosine)")
+    return "\n".join(lines)
+
+
+def _prompts(request: EvaluationRequest, concepts: Sequence[Concept]) -> list[Prompt]:
+    if not request.prompts_file:
+        return evaluation_prompts(concepts)
+    prompts = [asked(text, concepts) for text in read_prompts(request.prompts_file)]
+    silent = [p.text for p in prompts if not p.concepts]
+    require(
+        not silent,
+        f"{request.prompts_file}: no taught concept's token is in {silent[:2]}; {request.run} knows "
+        f"{', '.join(c.token for c in concepts)}",
+    )
+    return prompts
+
+
+def _claim(request: EvaluationRequest, sample: SampleSettings) -> Path:
+    """The folder for pictures; those of another request must not be taken for this one's and are deleted."""
+    out = Path(request.out or Path(request.run) / "evaluation").expanduser()
+    made_with = json.dumps({"run": request.run, "num": request.num, "sample": dataclasses.asdict(sample)}, indent=2)
+    file = out / "pictures.json"
+    if file.exists() and file.read_text() != made_with:
+        for old in out.glob("stage*/*.png"):
+            old.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(made_with)
+    return out
+
+
+def _references(scorer: ClipScorer, concepts: Sequence[Concept]) -> dict[str, np.ndarray]:
+    """CLIP's embeddings of every concept's own pictures (m, d)."""
+    return {c.name: scorer.images([np.asarray(open_image(path)) for path in c.image_paths]) for c in concepts}
+
+
+@dataclass(frozen=True)
+class Drawer:
+    """Draws the pictures of prompts, `num` each at the seeds from `seed` on, into `folder`."""
+
+    stages: Stages
+    num: int
+    seed: int
+    sample: SampleSettings
+    folder: Path
+
+    def pictures(self, wanted: Wanted) -> np.ndarray:
+        """uint8 (prompts * num, h, w, 3), drawn now or read back."""
+        texts = [text for text in wanted.texts for _ in range(self.num)]
+        seeds = [self.seed + i for _ in wanted.texts for i in range(self.num)]
+        folder = self.folder / f"stage{wanted.stage}"
+        files = [folder / f"{slug(text)}_{seed}.png" for text, seed in zip(texts, seeds, strict=True)]
+        missing = [i for i, file in enumerate(files) if not file.exists()]
+        if missing:
+            here = [texts[i] for i in missing], [seeds[i] for i in missing]
+            for i, image in zip(missing, self.stages.images(wanted.stage, *here, self.sample), strict=True):
+                with replacing(files[i]) as temporary:
+                    Image.fromarray(image).save(temporary)
+        return np.stack([np.asarray(Image.open(file)) for file in files])
+
+
+def slug(text: str) -> str:
+    """A file name that tells the prompt and is its alone."""
+    return f"{re.sub(r'[^a-z0-9]+', '_', text.lower()).strip('_')[:40]}_{zlib.crc32(text.encode()):08x}"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What pictures are scored with. names: of the concepts in order; references: embeddings (m, d) by name."""
+
+    scorer: ClipScorer
+    judge: WorldJudge | None
+    names: Sequence[str]
+    references: Mapping[str, np.ndarray]
+
+    def scores(self, wanted: Wanted, images_u8: np.ndarray, request: EvaluationRequest) -> list[Score]:
+        """A score a picture."""
+        num, count = request.num, len(images_u8)
+        prompts = [prompt for prompt in wanted.prompts for _ in range(num)]
+        seen = self.scorer.images(images_u8)
+        texts = clip_t(seen, self.scorer.texts([prompt.plain for prompt in prompts]))
+        found, details = np.full(count, math.nan), dict[str, np.ndarray]()
+        if self.judge:
+            found, details = self.judge.look(images_u8, [prompt.concepts for prompt in prompts])
+        out = []
+        for i, prompt in enumerate(prompts):
+            references = [self.references[name] for name in prompt.concepts]
+            out.append(
+                Score(
+                    stage=wanted.stage,
+                    kind=wanted.kind,
+                    prompt=prompt.text,
+                    concepts=tuple(self.names.index(name) for name in prompt.concepts),
+                    seed=request.seed + i % num,
+                    clip_i=float(clip_i_of_several(seen[i : i + 1], references)[0]),
+                    clip_t=float(texts[i]),
+                    found=float(found[i]),
+                    details={name: float(values[i]) for name, values in details.items()},
+                )
+            )
+        return out
+
+
+def _json(value: dict[str, Any]) -> str:
+    """Readable, a score a line."""
+    scores = ",\n    ".join(json.dumps(row) for row in value["scores"])
+    head = json.dumps({k: v for k, v in value.items() if k != "scores"}, indent=2)
+    return head[:-2] + ',\n  "scores": [\n    ' + scores + "\n  ]\n}"

@@ -1,0 +1,54 @@
+"""A run's model before its first lesson and after each of them, ready to sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from cns_jax.core.tree import overlay
+from cns_jax.engine.learned import Learned
+from cns_jax.engine.settings import SampleSettings
+from cns_jax.engine.studio import Studio, find_source
+from cns_jax.neurons.score import cross_attention_kernels
+
+
+@dataclass(frozen=True)
+class Stages:
+    """learned: what the run knows; studio: the base model with the run's tokens."""
+
+    learned: Learned
+    studio: Studio
+
+    @classmethod
+    def open(cls, run: str, after: str = "") -> Stages:
+        """A run up to concept `after` (default: the last); only its tokens are known to prompts.
+
+        Raises SettingsError if the folder is no run, has learned nothing yet, or does not know the concept.
+        """
+        learned = Learned.of(run, after)
+        s = learned.settings
+        studio = Studio.open(find_source(s.address), learned.tokens, s.reserved_rows, s.resolution, compute=s.compute)
+        return cls(learned, studio)
+
+    @property
+    def last(self) -> int:
+        """How many concepts the run knows."""
+        return len(self.learned.concepts)
+
+    def at(self, stage: int) -> tuple[Mapping[str, Any], Any]:
+        """All parameters and the concept rows (r, d) after `stage` concepts; 0 is the base model with empty rows."""
+        params = self.studio.params
+        if stage == 0:
+            shape = (self.learned.settings.reserved_rows, self.studio.model.text_encoder.hidden_size)
+            return params, jnp.zeros(shape)
+        snapshot = self.learned.snapshot(cross_attention_kernels(params["unet"]), stage - 1)
+        return self.studio.with_unet(overlay(params["unet"], snapshot.kernels)), jnp.asarray(snapshot.rows_rd)
+
+    def images(self, stage: int, prompts: Sequence[str], seeds: Sequence[int], sample: SampleSettings) -> np.ndarray:
+        """Pictures uint8 (n, h, w, 3) after `stage` concepts."""
+        params, rows = self.at(stage)
+        return self.studio.generator.images(params, rows, prompts, seeds, sample)

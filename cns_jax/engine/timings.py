@@ -1,0 +1,54 @@
+"""How long the parts of a run took, kept over interruptions in timings.json."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+
+from cns_jax.core.files import replacing
+
+_COMPILING = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/backend_compile_duration")
+_compiled = 0.0
+
+
+def _listen(event: str, duration_secs: float, **_: object) -> None:
+    global _compiled
+    if event in _COMPILING:
+        _compiled += duration_secs
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)  # of this process; a listener cannot be taken off again
+
+
+class Timings:
+    """Seconds by part: load, priors, encode, select, train, sample, evaluate; and compile, which others contain."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._compiled = _compiled
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count the time of the block towards `name`."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - begun
+
+    def save(self, file: Path) -> None:
+        """Add what was counted since the last save to `file`, where earlier sessions of the run have left theirs."""
+        self.seconds["compile"] += _compiled - self._compiled
+        self._compiled = _compiled
+        before = json.loads(file.read_text()) if file.exists() else {}
+        total = {name: round(before.get(name, 0.0) + s, 2) for name, s in self.seconds.items()}
+        value = {**before, **total, "device": jax.devices()[0].device_kind}
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(value, indent=2) + "\n")
+        self.seconds.clear()

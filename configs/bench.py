@@ -1,0 +1,24 @@
+"""Seven drawn concepts into the miniature, as benchmarks/paper.py runs it for every method, set and seed.
+
+    python -m cns_jax.train --config=configs/bench.py --config.data_root=miniature:2 --config.seed=1
+
+2 CPU cores: about 3 minutes. Shorter lessons than configs/mini.py, so that many runs fit into an afternoon.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import mini
+
+
+def get_config() -> ConfigDict:
+    """configs/mini.py's settings with all seven concepts, smaller batches, and no sheets."""
+    config = mini.get_config()
+    config.concepts = ()
+    config.train.steps = 200
+    config.train.batch = 4
+    config.train.prior_batch = 2
+    config.train.save_every = 200
+    config.sample.steps = 12
+    config.sample.batch = 16
+    config.report = {"sheets": False, "pictures": 0, "zero_shot": 128, "clip": ""}
+    return config

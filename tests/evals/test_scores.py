@@ -1,0 +1,62 @@
+"""From pictures' scores to a run's figures."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+
+from cns_jax.evals.scores import PLAIN, SINGLE, TOGETHER, Score, best, matrix, summary
+
+
+def score(stage: int, concept: int, found: float, kind: str = SINGLE, prompt: str = "", clip_i: float = 0.5) -> Score:
+    concepts = (concept,) if kind != TOGETHER else (0, 1)
+    return Score(stage, kind, prompt or f"p{concept}", concepts, 0, clip_i, 0.3, found, {"scene": math.nan})
+
+
+SCORES = [
+    score(0, 0, 0.0, PLAIN),
+    score(0, 1, 1.0, PLAIN),
+    score(1, 0, 1.0),
+    score(1, 0, 0.0, clip_i=0.7),
+    score(2, 0, 0.0),
+    score(2, 1, 1.0),
+    score(2, 0, 0.0, PLAIN),
+    score(2, 1, 0.0, PLAIN),
+    score(2, 0, 1.0, TOGETHER, "both"),
+]
+
+
+def test_matrix() -> None:
+    cells = matrix(SCORES, "found", 2)
+    np.testing.assert_array_equal(cells, [[0.5, math.nan], [0.0, 1.0]])
+    assert matrix(SCORES, "clip_i", 2)[0, 0] == 0.6
+
+
+def test_summary() -> None:
+    out = summary(SCORES, 2)
+    assert out["found"]["matrix"] == [[0.5, None], [0.0, 1.0]]
+    assert out["found"]["learning"] == 0.75 and out["found"]["average"] == 0.5 and out["found"]["retention"] == 0
+    assert (out["found"]["together"], out["found"]["plain_before"], out["found"]["plain_after"]) == (1.0, 0.5, 0.0)
+    assert json.loads(json.dumps(out, allow_nan=False)) == out
+
+
+def test_nobody_judges() -> None:
+    unjudged = [Score(**{**s.__dict__, "found": math.nan}) for s in SCORES]
+    assert "found" not in summary(unjudged, 2) and "clip_i" in summary(unjudged, 2)
+
+
+def test_best_of_a_prompt() -> None:
+    """The picture with the highest CLIP-I + 2.5 CLIP-T of every prompt, then the mean over prompts."""
+    pictures = (("a", 0.5, 0.3), ("a", 0.6, 0.2), ("b", 0.8, 0.2), ("b", 0.9, 0.1))
+    rows = [Score(1, SINGLE, prompt, (0,), 0, image, text, 1.0, {}) for prompt, image, text in pictures]
+    out = best(rows, SINGLE, 1)
+    assert math.isclose(out["clip_i"], 0.65) and math.isclose(out["clip_t"], 0.25)
+    assert best(rows, TOGETHER, 1) == {}
+
+
+def test_there_and_back() -> None:
+    for row in SCORES:
+        back = Score.of(json.loads(json.dumps(row.as_dict(), allow_nan=False)))
+        assert back.as_dict() == row.as_dict() and math.isnan(back.details["scene"])
