@@ -6,17 +6,14 @@ benchmarks/results/paper/runs.jsonl, and draws tables and figures from the lines
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from absl import app, flags
 
 from benchmarks.experiments import GROUPS, perform
 from benchmarks.page import write_all
-from cns_jax.core.files import replacing
+from benchmarks.runs import keep, read_lines
 from cns_jax.engine.progress import console
 
 log = logging.getLogger(__name__)
@@ -29,25 +26,6 @@ _PICTURES = flags.DEFINE_integer("pictures", 2, "pictures a prompt", lower_bound
 _ROOT = flags.DEFINE_string("root", "runs/paper", "folder of the runs")
 _RESULTS = flags.DEFINE_string("results", "benchmarks/results/paper", "folder of the lines, tables and figures")
 _DRAW_ONLY = flags.DEFINE_bool("draw_only", False, "train nothing: tables and figures of the lines that are there")
-
-_KEY = ("group", "variant", "number", "seed", "order")
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The finished runs of a results file; none if it is not there yet."""
-    return [json.loads(row) for row in file.read_text().splitlines()] if file.exists() else []
-
-
-def key_of(line: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What makes a run the same run."""
-    return tuple(line[name] for name in _KEY)
-
-
-def keep(file: Path, line: dict[str, Any]) -> None:
-    """Put a run's line in place of its old one, or at the end."""
-    lines = {key_of(row): row for row in read_lines(file)} | {key_of(line): line}
-    with replacing(file) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in lines.values()))
 
 
 def main(_: list[str]) -> None:

@@ -8,15 +8,13 @@ the first ones at the end, and what it did to everything else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from absl import app, flags
 
 from benchmarks.experiments import Experiment, perform
-from benchmarks.paper import keep, read_lines
+from benchmarks.runs import keep, read_lines
+from benchmarks.trials import TRIALS, table
 from cns_jax.engine.progress import console
 
 log = logging.getLogger(__name__)
@@ -27,64 +25,6 @@ _SEED = flags.DEFINE_integer("seed", 100, "another than those of the main experi
 _COUNT = flags.DEFINE_integer("count", 4, "concepts a trial", lower_bound=2)
 _ROOT = flags.DEFINE_string("root", "runs/sweep", "folder of the runs")
 _RESULTS = flags.DEFINE_string("results", "benchmarks/results/paper", "folder of the lines and the table")
-
-
-def _method(**values: Any) -> dict[str, Mapping[str, Any]]:
-    return {"method": values}
-
-
-def _train(**values: Any) -> dict[str, Mapping[str, Any]]:
-    return {"train": values}
-
-
-TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "base": {},
-    "lr_neurons=3e-4": _method(lr_neurons=3e-4),
-    "lr_neurons=3e-3": _method(lr_neurons=3e-3),
-    "lr_token=1e-3": _method(lr_token=1e-3),
-    "lr_token=2e-2": _method(lr_token=2e-2),
-    "steps=100": _train(steps=100, save_every=100),
-    "steps=400": _train(steps=400, save_every=400),
-    "lambda=1e-3": _method(lambda1=1e-3, lambda2=1e-4),
-    "lambda=1e-2": _method(lambda1=1e-2, lambda2=1e-3),
-    "lambda=1e-5": _method(lambda1=1e-5, lambda2=1e-6),
-    "lambda=0": _method(lambda1=0.0, lambda2=0.0),
-    "lambda2=0": _method(lambda2=0.0),
-    "snr_gamma=0": _train(snr_gamma=0.0),
-    "snr_gamma=1": _train(snr_gamma=1.0),
-    "batch=8+4": _train(batch=8, prior_batch=4),
-    "prior_weight=0.3": _method(prior_weight=0.3),
-    "positions=all": _method(positions="all"),
-    "positions=caption": _method(positions="caption"),
-    "calibration_prompts=5": _method(calibration_prompts=5),
-    "scored=current": _method(scored="current"),
-    "token": _method(lr_neurons=0.0),
-    "full_kv": _method(selection="all", lambda1=0.0, lambda2=0.0),
-    "random": _method(selection="random"),
-}
-
-
-def row(line: Mapping[str, Any]) -> list[str]:
-    """A trial's figures for the table, in per cent: found when learned and at the end, of the first concept at the end,
-    CLIP-I, control after as a share of before (mean of the attributes), unchanged, mask share."""
-    found, clip = line["summary"]["found"], line["summary"]["clip_i"]
-    control = line["zero_shot"]["control"]
-    kept = [a / b for a, b in zip(control["after"].values(), control["before"].values(), strict=True) if b]
-    figures = (
-        found["learning"], found["average"], found["first"][-1], clip["learning"], clip["average"],
-        float(np.mean(kept)), line["zero_shot"]["unchanged"], float(np.mean([m["mask_share"] for m in line["masks"]])),
-    )  # fmt: skip
-    return [line["variant"], *(f"{100 * figure:.1f}" for figure in figures)]
-
-
-HEAD = ("trial", "found when learned", "found at the end", "first concept at the end", "CLIP-I when learned",
-        "CLIP-I at the end", "control kept", "unchanged", "mask, % of K/V")  # fmt: skip
-
-
-def table(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown; trials of several sets or seeds get a row each."""
-    rows = [list(HEAD), ["---"] * len(HEAD), *(row(line) for line in lines)]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
 
 
 def main(_: list[str]) -> None:

@@ -51,7 +51,7 @@ def _concepts() -> str:
     from cns_jax.engine.evaluation import EvaluationRequest, evaluate, table
     from cns_jax.engine.generate import Request, sampling
     from cns_jax.engine.learned import Learned
-    from cns_jax.engine.report_page import write_report
+    from cns_jax.engine.report.page import write_report
 
     if not _RUN.value:
         raise ValueError("give --run=DIR, the folder of a training run; to measure a model alone: --suite=control")

@@ -82,11 +82,11 @@ def get_config() -> ConfigDict:
                 "save_every": 250,
                 "model": {"text": tower, "vision": {**tower, "image_size": 64, "patch_size": 8}},
             },
-            "judge": {"steps": 2200, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
+            "judge": {"steps": 6000, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
             "judge_pictures": 16_000,
             "unet": {
                 "start": "",  # the shipped one went on from the miniature of the pattern-less world; see its card
-                "steps": 5200,
+                "steps": 9200,
                 "batch": 64,
                 "learning_rate": 1.5e-3,
                 "warmup": 200,

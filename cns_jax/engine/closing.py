@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cns_jax.engine.evaluation import EvaluationRequest, evaluate
 from cns_jax.engine.ledger import Ledger
-from cns_jax.engine.report_page import write_report
+from cns_jax.engine.report.page import write_report
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.timings import Timings
 

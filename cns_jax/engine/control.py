@@ -14,7 +14,7 @@ from PIL import Image
 
 from cns_jax.core.settings import require
 from cns_jax.engine.judging import load_judge
-from cns_jax.engine.report import tile
+from cns_jax.engine.report.sheets import tile
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.engine.stages import Stages
 from cns_jax.engine.studio import Studio, find_source

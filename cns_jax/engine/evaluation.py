@@ -6,21 +6,19 @@ import dataclasses
 import json
 import logging
 import math
-import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from cns_jax.core.files import replacing
 from cns_jax.core.settings import require
 from cns_jax.core.types import Concept
 from cns_jax.data.images import open_image
 from cns_jax.data.prompts import Prompt, asked, evaluation_prompts
+from cns_jax.engine.drawing import base_pictures, kept_pictures
 from cns_jax.engine.generate import read_prompts
 from cns_jax.engine.judging import WorldJudge
 from cns_jax.engine.prepare import find_concepts
@@ -189,20 +187,13 @@ class Drawer:
         """uint8 (prompts * num, h, w, 3), drawn now or read back."""
         texts = [text for text in wanted.texts for _ in range(self.num)]
         seeds = [self.seed + i for _ in wanted.texts for i in range(self.num)]
-        folder = self.folder / f"stage{wanted.stage}"
-        files = [folder / f"{slug(text)}_{seed}.png" for text, seed in zip(texts, seeds, strict=True)]
-        missing = [i for i, file in enumerate(files) if not file.exists()]
-        if missing:
-            here = [texts[i] for i in missing], [seeds[i] for i in missing]
-            for i, image in zip(missing, self.stages.images(wanted.stage, *here, self.sample), strict=True):
-                with replacing(files[i]) as temporary:
-                    Image.fromarray(image).save(temporary)
-        return np.stack([np.asarray(Image.open(file)) for file in files])
 
+        def draw(texts: list[str], seeds: list[int]) -> np.ndarray:
+            if wanted.stage == 0:
+                return base_pictures(self.stages, texts, seeds, self.sample)
+            return self.stages.images(wanted.stage, texts, seeds, self.sample)
 
-def slug(text: str) -> str:
-    """A file name that tells the prompt and is its alone."""
-    return f"{re.sub(r'[^a-z0-9]+', '_', text.lower()).strip('_')[:40]}_{zlib.crc32(text.encode()):08x}"
+        return kept_pictures(self.folder / f"stage{wanted.stage}", texts, seeds, draw)
 
 
 @dataclass(frozen=True)

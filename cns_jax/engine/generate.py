@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from cns_jax.core.settings import require
-from cns_jax.engine.report import tile
+from cns_jax.engine.report.sheets import tile
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.engine.stages import Stages
 

@@ -26,7 +26,7 @@ from cns_jax.engine.fit import Fit, StopSignals
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.prepare import concept_data, find_concepts, task_of
 from cns_jax.engine.progress import Metrics
-from cns_jax.engine.report import Row, sheet, thumbnail
+from cns_jax.engine.report.sheets import Row, sheet, thumbnail
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.step import StepSpec, initial_state
 from cns_jax.engine.studio import Studio, find_source

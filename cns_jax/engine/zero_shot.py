@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from cns_jax.core.files import replacing
+from cns_jax.engine.drawing import base_pictures
 from cns_jax.engine.judging import load_judge
-from cns_jax.engine.prepare import caches
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.engine.stages import Stages
 from cns_jax.engine.studio import MINIATURE
@@ -31,7 +26,7 @@ def zero_shot(stages: Stages, scorer: ClipScorer, count: int, seed: int, sample:
     pictures = control_pictures(count) if miniature else []
     prompts = control_prompts(pictures) if miniature else np.resize(DIVERSE_PROMPTS, count).tolist()
     seeds = [seed + i for i in range(count)]
-    before = _of_base(stages, prompts, seeds, sample)
+    before = base_pictures(stages, prompts, seeds, sample)
     after = stages.images(stages.last, prompts, seeds, sample)
     texts, seen = scorer.texts(prompts), {"before": scorer.images(before), "after": scorer.images(after)}
     out: dict[str, Any] = {
@@ -43,18 +38,3 @@ def zero_shot(stages: Stages, scorer: ClipScorer, count: int, seed: int, sample:
         judge = load_judge()
         out["control"] = {"before": grade(judge, before, pictures), "after": grade(judge, after, pictures)}
     return out
-
-
-def _of_base(stages: Stages, prompts: Sequence[str], seeds: Sequence[int], sample: SampleSettings) -> np.ndarray:
-    """The base model's pictures, shared by all runs on it."""
-    studio = stages.studio
-    parts = (studio.ids["model"], studio.model.compute, studio.resolution, sample, list(prompts), list(seeds))
-    key = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-    file = caches(stages.learned.settings) / "zero_shot" / f"{key}.safetensors"
-    try:
-        return load_file(file)["images"]
-    except (FileNotFoundError, SafetensorError, KeyError):
-        images = stages.images(0, prompts, seeds, sample)
-        with replacing(file) as temporary:
-            save_file({"images": images}, temporary)
-        return images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -69,7 +70,7 @@ class Judge(nn.Module):
             jnp.einsum("bps,bpc->bsc", jax.nn.softmax(maps, axis=1), places_bpc) for maps in (bodies_bps, details_bps)
         ]
         kind_sc = self.param("kind", nn.initializers.normal(0.1), (subjects, 192))
-        hidden_bsc = nn.silu(Dense(192, name="hidden")(jnp.concatenate(looks, -1)) + kind_sc)
+        hidden_bsc = nn.silu(Dense(192, name="hidden")(jnp.concatenate(looks, -1)) + kind_sc[None])
         return Verdict(
             Dense(styles, name="style")(whole),
             Dense(scenes, name="scene")(whole),
@@ -101,11 +102,12 @@ def judge_loss(verdict: Verdict, labels: Labels) -> jax.Array:
     return total
 
 
-def grades(verdict: Verdict, labels: Labels) -> dict[str, Any]:
+def grades(verdict: Verdict, labels: Labels, even: Sequence[int] = ()) -> dict[str, Any]:
     """Per picture, 1.0 where right, 0.0 where wrong, NaN where there is nothing to tell.
 
     style, scene; subject: the k likeliest subjects are the k asked for; the others: right for every subject asked
-    for, taken as present.
+    for, taken as present. even: patterns that cover half of a body, where nobody can say which of the two colours is
+    the body's: either order is right.
     """
     present = labels.subject > 0
     rank = jnp.argsort(jnp.argsort(-verdict.subject, axis=-1), axis=-1)
@@ -114,8 +116,13 @@ def grades(verdict: Verdict, labels: Labels) -> dict[str, Any]:
         "style": (jnp.argmax(verdict.style, -1) == labels.style).astype(jnp.float32),
         "subject": ((rank < present.sum(-1, keepdims=True)) == present).all(-1).astype(jnp.float32),
     }
+    seen = {name: jnp.argmax(getattr(verdict, name), -1) for name in OF_SUBJECTS}
+    swapped = jnp.isin(labels.pattern, jnp.asarray(even, jnp.int32))
+    swapped &= (seen["color"] == labels.second) & (seen["second"] == labels.color)
     for name in OF_SUBJECTS:
         truth = getattr(labels, name)
-        right = (jnp.argmax(getattr(verdict, name), -1) == truth) | (truth < 0)
+        right = (seen[name] == truth) | (truth < 0)
+        if name in ("color", "second"):
+            right |= swapped
         out[name] = jnp.where((truth >= 0).any(-1), right.all(-1).astype(jnp.float32), jnp.nan)
     return out

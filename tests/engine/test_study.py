@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import chromium, requests
 from PIL import Image, ImageDraw
 from tiny_runs import call
 
@@ -227,31 +228,10 @@ def test_command_line(page: Path, monkeypatch, capsys) -> None:
         assert all(word in shown for word in words)
 
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    """Chromium, which saves downloads to tmp_path / "saved" and logs each request."""
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("chromium and chromedriver are not installed")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,800",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "saved")})
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    environment = {**os.environ, "no_proxy": "*"}  # the driver is on this machine
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER, env=environment))
-    try:
+    with chromium(tmp_path) as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 def shoot(browser: Any, name: str) -> None:
@@ -341,12 +321,6 @@ def test_a_whole_study_in_a_browser(browser, page: Path, tmp_path: Path) -> None
     assert not errors
     urls = requests(browser)
     assert page.as_uri() in urls and not [u for u in urls if not u.startswith(("data:", "blob:", page.as_uri()))]
-
-
-def requests(browser: Any) -> list[str]:
-    rows = [json.loads(row["message"])["message"] for row in browser.get_log("performance")]
-    urls = [row["params"]["request"]["url"] for row in rows if row["method"] == "Network.requestWillBeSent"]
-    return [url for url in urls if not url.startswith("chrome")]  # the browser's own first page
 
 
 def test_every_user_has_an_order_of_his_own(browser, page: Path) -> None:

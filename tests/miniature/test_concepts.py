@@ -60,7 +60,7 @@ def test_everything_is_drawn_for_the_judge() -> None:
     pictures = [C.any_example(0, i)[1] for i in range(400)]
     drawn = {(s.kind, s.color, s.pattern.kind) for p in pictures for s in p.subjects if s.pattern}
     assert {p.style for p in pictures} >= set(HELD_OUT_STYLES) and {p.scene for p in pictures} >= set(HELD_OUT_SCENES)
-    assert len(HELD_OUT & drawn) > len(HELD_OUT) / 2
+    assert len(HELD_OUT & drawn) > len(HELD_OUT) / 4  # as often as other combinations
     assert any(s.pattern and s.pattern.eyes for p in pictures for s in p.subjects)
 
 

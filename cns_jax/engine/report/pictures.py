@@ -10,7 +10,7 @@ from pathlib import Path
 from cns_jax.core.settings import SettingsError
 from cns_jax.data.images import ImageError, open_image
 from cns_jax.data.prompts import without_tokens
-from cns_jax.engine.evaluation import slug
+from cns_jax.engine.drawing import picture_file
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.pages import data_url
 from cns_jax.engine.study import find_target
@@ -54,7 +54,7 @@ class Album:
 
     def picture(self, stage: int, text: str) -> str | None:
         """The picture of a prompt after `stage` lessons."""
-        file = self.folder / f"stage{stage}" / f"{slug(text)}_{self.seed}.png"
+        file = picture_file(self.folder / f"stage{stage}", text, self.seed)
         try:
             return data_url(open_image(file), self.side)
         except (FileNotFoundError, ImageError):

@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import chromium, requests
 from PIL import Image
 
 from cns_jax.core.settings import SettingsError
 from cns_jax.data.prompts import sample_prompts
-from cns_jax.engine.evaluation import Wanted, plan, slug
+from cns_jax.engine.drawing import picture_file
+from cns_jax.engine.evaluation import Wanted, plan
 from cns_jax.engine.prepare import find_concepts
-from cns_jax.engine.report_figures import Line, Look, heat_map, line_chart, ticks
-from cns_jax.engine.report_neurons import _place, count_neurons
-from cns_jax.engine.report_page import write_report
-from cns_jax.engine.report_scores import verdict
+from cns_jax.engine.report.figures import Line, Look, heat_map, line_chart, ticks
+from cns_jax.engine.report.neurons import _place, count_neurons
+from cns_jax.engine.report.page import write_report
+from cns_jax.engine.report.scores import verdict
 from cns_jax.engine.settings import ConceptSettings, RunSettings, TrainSettings
 from cns_jax.evals.scores import PLAIN, SINGLE, Score, summary
 from cns_jax.neurons.statistics import iou
@@ -94,7 +96,7 @@ def evaluate_(folder: Path, settings: RunSettings, judged: bool = True, side: in
         for prompt, text in zip(wanted.prompts, wanted.texts, strict=True):
             asked = tuple(names.index(name) for name in prompt.concepts)
             for seed in range(num):
-                file = out / f"stage{wanted.stage}" / f"{slug(text)}_{seed}.png"
+                file = picture_file(out / f"stage{wanted.stage}", text, seed)
                 save(picture(len(rows), side), file)
                 rows.append(score(wanted.stage, wanted.kind, prompt.text, asked, seed, judged))
     grades = {"before": {"scene": 0.9, "quirk": math.nan}, "after": {"scene": 0.85, "quirk": math.nan}}
@@ -236,7 +238,7 @@ def test_an_evaluation_of_other_concepts_is_left_out(run: Path, tmp_path: Path, 
 def test_missing_pictures_leave_a_gap(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     first = next(iter(sample_prompts(find_concepts(settings_of(run.parent))[0])))
-    (tmp_path / "run" / "evaluation" / "stage3" / f"{slug(first)}_0.png").unlink()
+    picture_file(tmp_path / "run" / "evaluation" / "stage3", first, 0).unlink()
     html = write_report(tmp_path / "run").read_text()
     assert html.count("not drawn") == 1
 
@@ -326,35 +328,10 @@ def test_charts_of_little_or_nothing() -> None:
     assert len({Look.of(i) for i in range(32)}) == 32
 
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Chromium, which logs each request."""
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("chromium and chromedriver are not installed")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1280,800",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER, env={**os.environ, "no_proxy": "*"}))
-    try:
+    with chromium(tmp_path_factory.mktemp("browser")) as driver:
         yield driver
-    finally:
-        driver.quit()
-
-
-def requests(browser: Any) -> list[str]:
-    rows = [json.loads(row["message"])["message"] for row in browser.get_log("performance")]
-    urls = [row["params"]["request"]["url"] for row in rows if row["method"] == "Network.requestWillBeSent"]
-    return [url for url in urls if not url.startswith(("chrome:", "chrome-untrusted:"))]  # the browser's first page
 
 
 @pytest.mark.parametrize(("name", "width", "height"), [("phone", 390, 844), ("desktop", 1280, 1600)])

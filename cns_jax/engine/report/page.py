@@ -24,10 +24,10 @@ from cns_jax.core.types import Concept
 from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.pages import template
-from cns_jax.engine.report_figures import KEYS, PLASTICITY, VALUES, Line, Look, heat_map, key, layer_bars, line_chart
-from cns_jax.engine.report_neurons import count_neurons
-from cns_jax.engine.report_pictures import Album, photos, sheet_file
-from cns_jax.engine.report_scores import measures, preserved, verdict
+from cns_jax.engine.report.figures import KEYS, PLASTICITY, VALUES, Line, Look, heat_map, key, layer_bars, line_chart
+from cns_jax.engine.report.neurons import count_neurons
+from cns_jax.engine.report.pictures import Album, photos, sheet_file
+from cns_jax.engine.report.scores import measures, preserved, verdict
 from cns_jax.engine.studio import MINIATURE
 from cns_jax.evals.scores import Score
 from cns_jax.weights.tensors import WeightsMismatch

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from cns_jax.engine.report_figures import PLASTICITY, Line, Look, line_chart
+from cns_jax.engine.report.figures import PLASTICITY, Line, Look, line_chart
 from cns_jax.evals.bootstrap import Estimate, difference
 from cns_jax.evals.scores import PLAIN, SINGLE, Score
 

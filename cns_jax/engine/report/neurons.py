@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cns_jax.engine.report_figures import Bar
+from cns_jax.engine.report.figures import Bar
 from cns_jax.neurons.analysis import intersections, ones, pairwise_iou
 from cns_jax.weights.snapshot import packed_masks
 

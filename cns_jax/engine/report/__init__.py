@@ -1,0 +1,1 @@
+"""Pictures and pages for people: sheets of samples, and the self-contained report of a run."""

@@ -1,0 +1,63 @@
+"""The paper's experiments: every run's settings are valid and its own; a finished run's line is kept once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.experiments import GROUPS, VARIANTS, Experiment
+from benchmarks.runs import keep, read_lines
+from benchmarks.trials import HEAD, TRIALS, row
+from cns_jax.miniature.concepts import concepts
+
+
+@pytest.mark.parametrize("group", list(GROUPS))
+def test_runs_differ(group: str, tmp_path: Path) -> None:
+    experiments = list(GROUPS[group]([1, 2, 3], [0, 1]))
+    settings = [e.settings(tmp_path) for e in experiments]
+    assert len({s.directory for s in settings}) == len(settings) == len(set(settings))
+    assert all(len(s.concepts) == 7 and s.prior.directory == str(tmp_path / "cache") for s in settings)
+
+
+def test_variants(tmp_path: Path) -> None:
+    of = {name: Experiment("main", name, 1, 0, method=m).settings(tmp_path).method for name, m in VARIANTS.items()}
+    assert of["cns"].selection == of["no_lreg"].selection == "concept" and of["cns"].lambda1 > 0
+    assert of["no_lreg"].lambda1 == of["no_lreg"].lambda2 == of["full_kv"].lambda1 == 0
+    assert (of["random"].selection, of["full_kv"].selection, of["token"].lr_neurons) == ("random", "all", 0.0)
+    assert of["random"].lambda1 == of["cns"].lambda1
+
+
+def test_an_order_rotates_the_concepts(tmp_path: Path) -> None:
+    names = [c.name for c in concepts(2)]
+    turned = Experiment("order", "cns", 2, 0, order=2).settings(tmp_path)
+    assert [c.name for c in turned.concepts] == names[2:] + names[:2]
+    few = Experiment("sweep", "cns", 2, 0, count=3).settings(tmp_path)
+    assert [c.name for c in few.concepts] == names[:3]
+
+
+@pytest.mark.parametrize("name", list(TRIALS))
+def test_trials_are_settings(name: str, tmp_path: Path) -> None:
+    Experiment("sweep", name, 1, 100, count=4, **TRIALS[name]).settings(tmp_path)
+
+
+def test_a_run_has_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "runs.jsonl"
+    assert read_lines(file) == []
+    line = {"group": "main", "variant": "cns", "number": 1, "seed": 0, "order": 0, "value": 1}
+    for new in (line, line | {"seed": 1}, line | {"value": 2}):
+        keep(file, new)
+    assert [(r["seed"], r["value"]) for r in read_lines(file)] == [(0, 2), (1, 1)]
+
+
+def test_a_trial_in_the_table() -> None:
+    score = {"learning": 0.5, "average": 0.25, "first": [0.9, 0.6]}
+    line = {
+        "variant": "base",
+        "summary": {"found": score, "clip_i": score},
+        "zero_shot": {"control": {"before": {"a": 0.5, "b": 1.0}, "after": {"a": 0.5, "b": 0.8}}, "unchanged": 0.7},
+        "masks": [{"mask_share": 0.1}, {"mask_share": 0.3}],
+    }
+    cells = row(json.loads(json.dumps(line)))
+    assert len(cells) == len(HEAD) and cells == ["base", "50.0", "25.0", "60.0", "50.0", "25.0", "90.0", "70.0", "20.0"]
