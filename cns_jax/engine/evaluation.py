@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 class EvaluationRequest:
     """run: a finished training run. stages: "all", or "ends": of each concept only right after its lesson and at the
     end, and the first concept always. num: pictures a prompt. clip: "" is the miniature's own for the miniature, else
-    openai/clip-vit-base-patch32; zero_shot: prompts
-    without any concept; sample: None means the run's own sampling."""
+    openai/clip-vit-base-patch32. zero_shot: prompts without any concept. sample: None means the run's own sampling.
+    """
 
     run: str
     stages: str = "all"
@@ -96,8 +96,8 @@ def evaluate(request: EvaluationRequest) -> Path:
     prompts = _prompts(request, concepts)
     sample = request.sample or settings.sample
     drawer = Drawer(stages, request.num, request.seed, sample, _claim(request, sample))
-    miniature = settings.model == MINIATURE
-    scorer = ClipScorer.open(request.clip or (MINIATURE if miniature else _CLIP))
+    clip = request.clip or (MINIATURE if settings.model == MINIATURE else _CLIP)
+    scorer = ClipScorer.open(clip)
     scoring = Scoring(scorer, WorldJudge.of(settings), names, _references(scorer, concepts))
     scores: list[Score] = []
     for wanted in plan(prompts, names, request.stages):
@@ -107,7 +107,7 @@ def evaluate(request: EvaluationRequest) -> Path:
         "run": request.run,
         "concepts": [{k: row[k] for k in ("name", "token", "class_word", "kind")} for row in stages.learned.concepts],
         "seed": settings.seed,
-        "clip": request.clip or (MINIATURE if miniature else _CLIP),
+        "clip": clip,
         "sample": dataclasses.asdict(sample),
         "num": request.num,
         "summary": summary(scores, len(names)),

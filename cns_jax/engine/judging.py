@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from cns_jax.miniature.world import SIZE
 from cns_jax.weights.tensors import WeightsMismatch
 
 
+@functools.cache  # an evaluation asks for it twice, a benchmark in every run
 def load_judge() -> Any:
     """The shipped judge's parameters. Raises WeightsMismatch if the file is not of this judge."""
     file = miniature_folder() / "judge.safetensors"

@@ -20,12 +20,11 @@ from cns_jax.engine.prior import prior_latents
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import Studio
 from cns_jax.engine.timings import Timings
+from cns_jax.evals.neuron_prompts import pool_of
 from cns_jax.methods.base import Task
 from cns_jax.methods.cns import CNS
 from cns_jax.miniature.concepts import MiniConcept, write_concept_folders
 from cns_jax.miniature.concepts import concepts as mini_concepts
-from cns_jax.miniature.world import world_prompts
-from cns_jax.neurons.calibration import DIVERSE_PROMPTS
 from cns_jax.neurons.calibration import draw as draw_prompts
 
 _MINI = "miniature:"
@@ -106,8 +105,7 @@ def task_of(studio: Studio, settings: RunSettings, concept: Concept) -> Task:
     """The concept as the method sees it: hidden states of captions and calibration prompts, its row."""
     method: CNS = settings.method
     captions = list(dict.fromkeys(scoring_captions(concept)))
-    pool = world_prompts(100) if settings.calibration == "miniature" else DIVERSE_PROMPTS
-    calibration = list(draw_prompts(pool, method.calibration_prompts, settings.seed))
+    calibration = list(draw_prompts(pool_of(settings.calibration), method.calibration_prompts, settings.seed))
     hidden, mask = _hidden(studio, captions, method)
     calibration_hidden, calibration_mask = _hidden(studio, calibration, method)
     init = studio.embedding_of(concept.init_word or concept.class_word)

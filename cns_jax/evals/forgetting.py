@@ -64,8 +64,9 @@ class Forgetting:
     def as_dict(self) -> dict[str, Any]:
         """For JSON: curves as lists, None for NaN."""
         plain = dataclasses.asdict(self)
-        return {k: [_json(x) for x in v] if isinstance(v, tuple) else _json(v) for k, v in plain.items()}
+        return {k: [json_number(x) for x in v] if isinstance(v, tuple) else json_number(v) for k, v in plain.items()}
 
 
-def _json(value: float) -> float | None:
+def json_number(value: float) -> float | None:
+    """For JSON, which has no NaN: None instead."""
     return None if math.isnan(value) else value

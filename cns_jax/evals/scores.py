@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cns_jax.evals.clip_scores import best_of, clip_score
-from cns_jax.evals.forgetting import Forgetting
+from cns_jax.evals.forgetting import Forgetting, json_number
 
 SINGLE, TOGETHER, PLAIN = "single", "together", "plain"
 FIELDS = ("clip_i", "clip_t", "found")
@@ -38,18 +38,14 @@ class Score:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; NaN as None."""
-        rounded = {"clip_i": round(self.clip_i, 5), "clip_t": round(self.clip_t, 5), "found": _json(self.found)}
-        return asdict(self) | rounded | {"details": {k: _json(v) for k, v in self.details.items()}}
+        rounded = {"clip_i": round(self.clip_i, 5), "clip_t": round(self.clip_t, 5), "found": json_number(self.found)}
+        return asdict(self) | rounded | {"details": {k: json_number(v) for k, v in self.details.items()}}
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Score:
         """Back from JSON."""
         details = {k: _number(v) for k, v in row["details"].items()}
         return cls(**{**row, "concepts": tuple(row["concepts"]), "found": _number(row["found"]), "details": details})
-
-
-def _json(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _number(value: float | None) -> float:
@@ -97,10 +93,10 @@ def summary(scores: Sequence[Score], concepts: int) -> dict[str, Any]:
     for field in FIELDS if judged else FIELDS[:2]:
         cells = matrix(scores, field, concepts)
         out[field] = {
-            "matrix": [[_json(float(x)) for x in row] for row in cells],
+            "matrix": [[json_number(float(x)) for x in row] for row in cells],
             **Forgetting.of(cells).as_dict(),
-            "together": _json(mean(scores, field, TOGETHER, concepts)),
-            "plain_before": _json(mean(scores, field, PLAIN, 0)),
-            "plain_after": _json(mean(scores, field, PLAIN, concepts)),
+            "together": json_number(mean(scores, field, TOGETHER, concepts)),
+            "plain_before": json_number(mean(scores, field, PLAIN, 0)),
+            "plain_after": json_number(mean(scores, field, PLAIN, concepts)),
         }
     return out | {"best": {kind: best(scores, kind, concepts) for kind in (SINGLE, TOGETHER)}}

@@ -86,7 +86,7 @@ def contents(learned: Learned) -> dict[str, Any]:
         "together": album.together() if album else [],
         "preserved": preserved(evaluation["zero_shot"]) if evaluation else [],
         "zero_shot": evaluation["zero_shot"] if evaluation else {},
-        "plain": album.plain(tokens)[:6] if album else [],
+        "plain": album.plain()[:6] if album else [],
         "overview": None if album else sheet_file(folder / "overview.png"),
         "neurons": _neurons(learned),
         "losses": _losses(names, metrics, settings.train.steps),
@@ -163,7 +163,7 @@ def _facts(learned: Learned, metrics: Sequence[Mapping[str, Any]], timings: Mapp
 def _concept(learned: Learned, index: int, album: Album | None, scores: Sequence[Score]) -> dict[str, Any]:
     row = learned.concepts[index]
     concept = Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ())
-    sheet = album.sheet(index, concept.token) if album else []
+    sheet = album.sheet(index) if album else []
     mask = row.get("mask", {})
     return {
         "number": index + 1,

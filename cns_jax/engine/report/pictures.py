@@ -60,7 +60,7 @@ class Album:
         except (FileNotFoundError, ImageError):
             return None
 
-    def sheet(self, index: int, token: str) -> list[Drawn]:
+    def sheet(self, index: int) -> list[Drawn]:
         """Of one concept, a prompt a row: before any lesson (without its token), after its own, after the last one."""
         return self._rows(
             (p, [(0, without_tokens(p)), *((stage, p) for stage in sorted({index + 1, self.stages}))])
@@ -71,10 +71,9 @@ class Album:
         """Prompts with several concepts, after the last lesson."""
         return self._rows((p, [(self.stages, p)]) for p in self.prompts(TOGETHER))
 
-    def plain(self, tokens: Sequence[str]) -> list[Drawn]:
+    def plain(self) -> list[Drawn]:
         """A prompt a concept without its token, before any lesson and after the last one."""
-        asked = [(self.prompts(SINGLE, (j,))[:1], token) for j, token in enumerate(tokens)]
-        texts = dict.fromkeys(without_tokens(p) for ps, token in asked for p in ps)
+        texts = dict.fromkeys(without_tokens(p) for j in range(self.stages) for p in self.prompts(SINGLE, (j,))[:1])
         return self._rows((t, [(0, t), (self.stages, t)]) for t in texts)
 
     def _rows(self, wanted: Iterator[tuple[str, list[tuple[int, str]]]]) -> list[Drawn]:
