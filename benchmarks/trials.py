@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from benchmarks.lines import Run, control_kept
 
 
 def _method(**values: Any) -> dict[str, Mapping[str, Any]]:
@@ -45,13 +48,12 @@ TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 def row(line: Mapping[str, Any]) -> list[str]:
     """A trial's figures for the table, in per cent: found when learned and at the end, of the first concept at the end,
-    CLIP-I, control after as a share of before (mean of the attributes), unchanged, mask share."""
+    CLIP-I, control after as a share of before, unchanged, mask share."""
     found, clip = line["summary"]["found"], line["summary"]["clip_i"]
-    control = line["zero_shot"]["control"]
-    kept = [a / b for a, b in zip(control["after"].values(), control["before"].values(), strict=True) if b]
+    kept, masks = control_kept(Run(line, ())), [m["mask_share"] for m in line["masks"]]
     figures = (
         found["learning"], found["average"], found["first"][-1], clip["learning"], clip["average"],
-        float(np.mean(kept)), line["zero_shot"]["unchanged"], float(np.mean([m["mask_share"] for m in line["masks"]])),
+        math.nan if kept is None else kept / 100, line["zero_shot"]["unchanged"], float(np.mean(masks)),
     )  # fmt: skip
     return [line["variant"], *(f"{100 * figure:.1f}" for figure in figures)]
 

@@ -2,7 +2,7 @@
 
     python -m cns_jax.pretrain --config=configs/pretrain_miniature.py
 
-2 CPU cores: about 3 hours. Resumable: run the same command again. The card beside the weights holds what this
+2 CPU cores: about 5 hours. Resumable: run the same command again. The card beside the weights holds what this
 recipe reached.
 """
 
@@ -74,7 +74,8 @@ def get_config() -> ConfigDict:
             },
             "vae_whole": {"steps": 1000, "batch": 8, "learning_rate": 5e-4, "ema": 0.998, "save_every": 500},
             "clip": {
-                "steps": 1000,
+                "start": "",
+                "steps": 1900,
                 "batch": 128,
                 "learning_rate": 1e-3,
                 "weight_decay": 0.02,
@@ -82,11 +83,12 @@ def get_config() -> ConfigDict:
                 "save_every": 250,
                 "model": {"text": tower, "vision": {**tower, "image_size": 64, "patch_size": 8}},
             },
-            "judge": {"steps": 6000, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
+            "judge": {"steps": 9000, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
             "judge_pictures": 16_000,
+            "snr_gamma": 5.0,
             "unet": {
-                "start": "",  # the shipped one went on from the miniature of the pattern-less world; see its card
-                "steps": 9200,
+                "start": "",  # the shipped one went on from earlier worlds' miniatures; see its card
+                "steps": 13_400,
                 "batch": 64,
                 "learning_rate": 1.5e-3,
                 "warmup": 200,

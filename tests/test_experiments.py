@@ -60,4 +60,4 @@ def test_a_trial_in_the_table() -> None:
         "masks": [{"mask_share": 0.1}, {"mask_share": 0.3}],
     }
     cells = row(json.loads(json.dumps(line)))
-    assert len(cells) == len(HEAD) and cells == ["base", "50.0", "25.0", "60.0", "50.0", "25.0", "90.0", "70.0", "20.0"]
+    assert len(cells) == len(HEAD) and cells == ["base", "50.0", "25.0", "60.0", "50.0", "25.0", "86.7", "70.0", "20.0"]

@@ -17,11 +17,10 @@ from tqdm import tqdm
 
 from cns_jax.core.settings import require
 from cns_jax.core.tree import count, flatten
-from cns_jax.core.types import Concept
 from cns_jax.data.captions import scoring_captions
 from cns_jax.engine.learned import Learned, base_kernels
-from cns_jax.engine.prepare import find_concepts
-from cns_jax.engine.settings import ConceptSettings, RunSettings
+from cns_jax.engine.prepare import find_concepts, taught_concepts
+from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import MINIATURE, compute_dtype, find_source
 from cns_jax.evals import neuron_prompts
 from cns_jax.evals.neuron_analysis import Counts, Questions, Statistics, count_kernel, statistics
@@ -134,7 +133,7 @@ def _run(request: AnalysisRequest) -> Subject:
     require(isinstance(settings.method, CNS), f"{request.run} was not trained with cns: it has no neuron masks")
     if request.calibration:
         settings = dataclasses.replace(settings, calibration=request.calibration)  # type: ignore[arg-type]
-    captions = {concept.name: scoring_captions(concept) for concept in _learned_concepts(learned)}
+    captions = {concept.name: scoring_captions(concept) for concept in taught_concepts(learned)}
     source = find_source(settings.address)
     kernels = base_kernels(source)
     masks = {}
@@ -142,19 +141,6 @@ def _run(request: AnalysisRequest) -> Subject:
         mask = flatten(learned.snapshot(kernels, index).mask)
         masks[name] = {kernel: pack(np.asarray(leaf).reshape(1, -1))[0] for kernel, leaf in mask.items()}
     return Subject(settings, source, flatten(kernels), {"the run": captions}, masks)
-
-
-def _learned_concepts(learned: Learned) -> Sequence[Concept]:
-    """With the pictures' captions as they lie there now: of a drawn set those in the run's folder, never drawn anew."""
-    settings = learned.settings
-    folders = {c.name: c.folder for c in settings.concepts}
-    chosen = tuple(
-        ConceptSettings(row["name"], row["token"], row["class_word"], row["kind"], folder=folders.get(row["name"], ""))
-        for row in learned.concepts
-    )
-    drawn = settings.data_root.startswith("miniature:")
-    root = str(learned.directory / "data") if drawn else settings.data_root
-    return find_concepts(dataclasses.replace(settings, data_root=root, concepts=chosen))
 
 
 def measure(subject: Subject, request: AnalysisRequest) -> Analysis:

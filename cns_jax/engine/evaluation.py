@@ -21,7 +21,7 @@ from cns_jax.data.prompts import Prompt, asked, evaluation_prompts
 from cns_jax.engine.drawing import base_pictures, kept_pictures
 from cns_jax.engine.generate import read_prompts
 from cns_jax.engine.judging import WorldJudge
-from cns_jax.engine.prepare import find_concepts
+from cns_jax.engine.prepare import taught_concepts
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.engine.stages import Stages
 from cns_jax.engine.studio import MINIATURE
@@ -92,7 +92,7 @@ def evaluate(request: EvaluationRequest) -> Path:
     stages = Stages.open(request.run)
     settings = stages.learned.settings
     names = [row["name"] for row in stages.learned.concepts]
-    concepts = [c for c in find_concepts(settings) if c.name in names]
+    concepts = taught_concepts(stages.learned)
     prompts = _prompts(request, concepts)
     sample = request.sample or settings.sample
     drawer = Drawer(stages, request.num, request.seed, sample, _claim(request, sample))

@@ -59,6 +59,16 @@ class Learned:
         """The concepts' tokens, in order."""
         return tuple(row["token"] for row in self.concepts)
 
+    @property
+    def pictures(self) -> Path:
+        """Where the folders of the concepts' pictures lie: of a drawn set in the run's own folder."""
+        drawn = self.settings.data_root.startswith("miniature:")
+        return self.directory / "data" if drawn else Path(self.settings.data_root).expanduser()
+
+    def folder(self, name: str) -> str:
+        """The name of a concept's folder there."""
+        return next((c.folder for c in self.settings.concepts if c.name == name), "") or name
+
     def snapshot(self, kernels: Mapping[str, Any], index: int = -1) -> Snapshot:
         """The weights after concept `index`.
 

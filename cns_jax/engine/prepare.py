@@ -16,6 +16,7 @@ from cns_jax.core.types import Concept, ConceptData
 from cns_jax.data.captions import class_prompt, scoring_captions, training_prompts
 from cns_jax.data.folder import ConceptSpec, discover, read_concepts
 from cns_jax.data.latents import LatentCache
+from cns_jax.engine.learned import Learned
 from cns_jax.engine.prior import prior_latents
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import Studio
@@ -44,6 +45,16 @@ def find_concepts(settings: RunSettings) -> tuple[Concept, ...]:
     write_concept_folders(int(settings.data_root.removeprefix(_MINI)), root)
     specs = [ConceptSpec(n, token=drawn[n].token, class_word=drawn[n].class_word, kind=drawn[n].kind) for n in names]
     return read_concepts(root, specs)
+
+
+def taught_concepts(learned: Learned) -> tuple[Concept, ...]:
+    """The concepts that a run knows, with pictures and captions as they lie there now: a drawn set is not drawn anew.
+
+    Raises DataError with all that is wrong.
+    """
+    rows = learned.concepts
+    specs = [ConceptSpec(r["name"], learned.folder(r["name"]), r["token"], r["class_word"], r["kind"]) for r in rows]
+    return read_concepts(learned.pictures, specs)
 
 
 def drawn_set(settings: RunSettings) -> dict[str, MiniConcept]:

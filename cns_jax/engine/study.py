@@ -210,9 +210,9 @@ def find_target(token: str, runs: Sequence[Learned], data_root: str = "") -> Tar
     tried = []
     for learned in runs:
         row = next(row for row in learned.concepts if row["token"] == token)
-        folder = _pictures_folder(learned, row["name"], data_root)
+        root = Path(data_root).expanduser() if data_root else learned.pictures
         problems: list[str] = []
-        paths = read_pictures(folder, problems)
+        paths = read_pictures(root / learned.folder(row["name"]), problems)
         if paths and not problems:
             return Target(row["class_word"], [_square(path) for path in paths[:_TARGETS]])
         tried += problems
@@ -220,14 +220,6 @@ def find_target(token: str, runs: Sequence[Learned], data_root: str = "") -> Tar
         f"the pictures of {token} are needed for the second question; say where their folders are with --data_root.\n"
         + "\n".join(dict.fromkeys(tried))
     )
-
-
-def _pictures_folder(learned: Learned, name: str, data_root: str) -> Path:
-    settings = learned.settings
-    folders = {c.name: c.folder or c.name for c in settings.concepts}
-    drawn = settings.data_root.startswith("miniature:")
-    own = learned.directory / "data" if drawn else Path(settings.data_root)
-    return (Path(data_root) if data_root else own).expanduser() / folders.get(name, name)
 
 
 def _square(path: Path) -> Image.Image:

@@ -52,7 +52,11 @@ def pattern_image(pattern: Pattern, base: RGB, size: int, unit: float) -> Image.
 
 @dataclass
 class Pen:
-    """Draws shapes given in [-1, 1] x [-1, 1] (y down) around (cx, cy) with half-height `scale` pixels."""
+    """Draws shapes given in [-1, 1] x [-1, 1] (y down) around (cx, cy) with half-height `scale` pixels.
+
+    Each shape takes a color, by default the body's colour and pattern, and `detail`: a shape on the body that is left
+    out of patterned subjects, since it would hide the pattern.
+    """
 
     size: int
     cx: float
@@ -69,7 +73,8 @@ class Pen:
         self.shape = Image.new("L", (self.size, self.size))
         self._tile = None
         if self.pattern is not None and self.pattern.kind != PLAIN:
-            tile = pattern_image(self.pattern, self.body, 2 * int(self.scale) + 2, self.scale * 0.65)
+            period = max(0.7 * self.scale, 0.2 * self.size)
+            tile = pattern_image(self.pattern, self.body, 2 * int(self.scale) + 2, period)
             self._tile = Image.new("RGB", (self.size, self.size), self.body)
             self._tile.paste(tile, (int(self.cx - self.scale), int(self.cy - self.scale)))
 
@@ -87,7 +92,9 @@ class Pen:
         x = -p[0] if self.flip else p[0]
         return self.cx + x * self.scale, self.cy + p[1] * self.scale
 
-    def _paint(self, mask: Image.Image, color: RGB | None) -> None:
+    def _paint(self, mask: Image.Image, color: RGB | None, detail: bool = False) -> None:
+        if detail and self._tile is not None:
+            return
         self.shape = ImageChops.lighter(self.shape, mask)
         if color is None and self._tile is not None:
             self.layer.paste(self._tile, (0, 0), mask)
@@ -98,20 +105,20 @@ class Pen:
         mask = Image.new("L", (self.size, self.size))
         return mask, ImageDraw.Draw(mask)
 
-    def ellipse(self, x: float, y: float, rx: float, ry: float, color: RGB | None = None) -> None:
-        """A filled ellipse; color None: the body's colour and pattern."""
+    def ellipse(self, x: float, y: float, rx: float, ry: float, color: RGB | None = None, detail: bool = False) -> None:
+        """A filled ellipse."""
         mask, draw = self._mask()
         cx, cy = self._at((x, y))
         draw.ellipse((cx - rx * self.scale, cy - ry * self.scale, cx + rx * self.scale, cy + ry * self.scale), fill=255)
-        self._paint(mask, color)
+        self._paint(mask, color, detail)
 
-    def polygon(self, points: Sequence[Point], color: RGB | None = None) -> None:
+    def polygon(self, points: Sequence[Point], color: RGB | None = None, detail: bool = False) -> None:
         """A filled polygon."""
         mask, draw = self._mask()
         draw.polygon([self._at(p) for p in points], fill=255)
-        self._paint(mask, color)
+        self._paint(mask, color, detail)
 
-    def line(self, points: Sequence[Point], width: float, color: RGB | None = None) -> None:
+    def line(self, points: Sequence[Point], width: float, color: RGB | None = None, detail: bool = False) -> None:
         """A round-jointed line of local width."""
         mask, draw = self._mask()
         w = max(2, round(width * self.scale))
@@ -119,14 +126,22 @@ class Pen:
         draw.line(spots, fill=255, width=w, joint="curve")
         for x, y in (spots[0], spots[-1]):
             draw.ellipse((x - w / 2, y - w / 2, x + w / 2, y + w / 2), fill=255)
-        self._paint(mask, color)
+        self._paint(mask, color, detail)
 
     def arc(
-        self, x: float, y: float, r: float, start: float, end: float, width: float, color: RGB | None = None
+        self,
+        x: float,
+        y: float,
+        r: float,
+        start: float,
+        end: float,
+        width: float,
+        color: RGB | None = None,
+        detail: bool = False,
     ) -> None:
         """A circular arc from start to end degrees (0 = right, clockwise as seen)."""
         angles = np.radians(np.linspace(start, end, 14))
-        self.line([(x + r * float(np.cos(a)), y + r * float(np.sin(a))) for a in angles], width, color)
+        self.line([(x + r * float(np.cos(a)), y + r * float(np.sin(a))) for a in angles], width, color, detail)
 
     def eye(self, x: float, y: float, r: float, which: int = 0) -> None:
         """A round eye with a glint; odd eyes come from the pattern."""

@@ -28,7 +28,7 @@ def cat(pen: Pen) -> None:
     """Sitting, facing us: pointed ears, curled tail, whiskers."""
     pen.arc(0.52, 0.45, 0.36, 100, -60, 0.15)
     pen.ellipse(0.0, 0.5, 0.48, 0.5)
-    pen.ellipse(0.0, 0.62, 0.24, 0.34, pen.light)
+    pen.ellipse(0.0, 0.62, 0.24, 0.34, pen.light, detail=True)
     bend = (-0.78, -0.62) if _quirk(pen, "crooked ear") else (-0.52, -1.0)
     pen.polygon([(-0.56, -0.3), bend, (-0.1, -0.66)])
     pen.polygon([(0.56, -0.3), (0.52, -1.0), (0.1, -0.66)])
@@ -36,8 +36,8 @@ def cat(pen: Pen) -> None:
     pen.polygon([(0.44, -0.56), (0.46, -0.84), (0.25, -0.66)], (250, 170, 180))
     _cat_face(pen)
     if _quirk(pen, "collar"):
-        pen.line([(-0.33, 0.14), (0, 0.2), (0.33, 0.14)], 0.13, (220, 40, 50))
-        pen.ellipse(0, 0.27, 0.1, 0.1, (250, 210, 60))
+        pen.line([(-0.36, 0.14), (0, 0.22), (0.36, 0.14)], 0.2, (220, 40, 50))
+        pen.ellipse(0, 0.34, 0.14, 0.14, (250, 210, 60))
 
 
 def _cat_face(pen: Pen) -> None:
@@ -65,9 +65,9 @@ def dog(pen: Pen) -> None:
     pen.polygon(ear, pen.dark)
     pen.line([(0.82, -0.27), (1.0, -0.28)], 0.04, DARK)
     if _quirk(pen, "collar"):
-        pen.line([(0.34, -0.14), (0.72, -0.08)], 0.14, (225, 35, 50))
+        pen.line([(0.34, -0.14), (0.72, -0.06)], 0.22, (225, 35, 50))
     if _quirk(pen, "hat"):
-        pen.polygon([(0.36, -0.8), (0.88, -0.82), (0.6, -1.3)], (225, 35, 50))
+        pen.polygon([(0.28, -0.78), (0.96, -0.8), (0.62, -1.4)], (225, 35, 50))
 
 
 def bird(pen: Pen) -> None:
@@ -77,13 +77,13 @@ def bird(pen: Pen) -> None:
         pen.line([(x, 0.5), (x, 0.92), (x + 0.18, 0.92)], 0.07, BEAK)
     pen.ellipse(0.0, 0.12, 0.58, 0.5)
     pen.ellipse(0.42, -0.4, 0.38, 0.37)
-    pen.ellipse(0.18, 0.3, 0.32, 0.27, pen.light)
+    pen.ellipse(0.18, 0.3, 0.32, 0.27, pen.light, detail=True)
     pen.polygon([(0.76, -0.5), (1.15, -0.34), (0.76, -0.22)], BEAK)
     pen.eye(0.5, -0.48, 0.1)
-    pen.polygon([(0.16, -0.1), (-0.6, 0.02), (-0.4, 0.36), (0.0, 0.3)], pen.dark)
+    pen.polygon([(0.16, -0.1), (-0.6, 0.02), (-0.4, 0.36), (0.0, 0.3)], pen.dark, detail=True)
     if _quirk(pen, "crest"):
         for x in (0.18, 0.36, 0.54):
-            pen.polygon([(x - 0.08, -0.66), (x + 0.1, -0.7), (x - 0.06, -1.12)], (235, 40, 60))
+            pen.polygon([(x - 0.11, -0.66), (x + 0.13, -0.7), (x - 0.08, -1.22)], (235, 40, 60))
 
 
 def fish(pen: Pen) -> None:
@@ -92,9 +92,9 @@ def fish(pen: Pen) -> None:
     pen.polygon([(-0.3, -0.4), (0.1, -0.86), (0.42, -0.36)], pen.dark)
     pen.polygon([(-0.2, 0.4), (0.05, 0.78), (0.3, 0.38)], pen.dark)
     pen.ellipse(0.08, 0, 0.8, 0.5)
-    pen.ellipse(0.16, 0.22, 0.52, 0.2, pen.light)
-    pen.arc(0.42, 0, 0.42, 130, 230, 0.05, pen.dark)
-    pen.polygon([(0.02, 0.02), (-0.28, 0.22), (-0.02, 0.26)], pen.dark)
+    pen.ellipse(0.16, 0.22, 0.52, 0.2, pen.light, detail=True)
+    pen.arc(0.42, 0, 0.42, 130, 230, 0.05, pen.dark, detail=True)
+    pen.polygon([(0.02, 0.02), (-0.28, 0.22), (-0.02, 0.26)], pen.dark, detail=True)
     pen.eye(0.56, -0.14, 0.12)
     pen.line([(0.78, 0.16), (0.62, 0.2)], 0.05, DARK)
 
@@ -111,7 +111,7 @@ def rabbit(pen: Pen) -> None:
     pen.ellipse(-0.23, -0.72, 0.07, 0.36, (250, 175, 185))
     pen.ellipse(0.5, 0.68, 0.18, 0.18, (250, 250, 250))
     pen.ellipse(0, 0.55, 0.46, 0.44)
-    pen.ellipse(0, 0.62, 0.26, 0.32, pen.light)
+    pen.ellipse(0, 0.62, 0.26, 0.32, pen.light, detail=True)
     pen.ellipse(-0.3, 0.92, 0.22, 0.11)
     pen.ellipse(0.3, 0.92, 0.22, 0.11)
     pen.ellipse(0, -0.08, 0.44, 0.38)
@@ -133,7 +133,8 @@ def turtle(pen: Pen) -> None:
     dome = [(0.86 * x, y) for x, y in _dome(0.36, 1.0)]
     pen.polygon(dome)
     for x in (-0.42, 0.02, 0.46):
-        pen.polygon([(x - 0.17, 0.1), (x, 0.24), (x + 0.17, 0.1), (x + 0.11, -0.2), (x - 0.11, -0.2)], pen.dark)
+        plate = [(x - 0.17, 0.1), (x, 0.24), (x + 0.17, 0.1), (x + 0.11, -0.2), (x - 0.11, -0.2)]
+        pen.polygon(plate, pen.dark, detail=True)
     pen.line([(-0.9, 0.36), (0.9, 0.36)], 0.15, pen.light)
 
 
@@ -150,11 +151,11 @@ def mug(pen: Pen) -> None:
     pen.ellipse(-0.06, 0.8, 0.48, 0.12)
     pen.ellipse(-0.06, -0.36, 0.56, 0.16, pen.light)
     pen.ellipse(-0.06, -0.34, 0.45, 0.11, (90, 50, 30))
-    pen.line([(-0.44, -0.08), (-0.38, 0.6)], 0.09, pen.light)
+    pen.line([(-0.44, -0.08), (-0.38, 0.6)], 0.09, pen.light, detail=True)
     for x in (-0.28, 0.14):
         pen.line([(x, -0.62), (x + 0.1, -0.76), (x, -0.9), (x + 0.1, -1.04)], 0.07, (240, 240, 245))
     if _quirk(pen, "star"):
-        pen.polygon(_star(-0.02, 0.26, 0.36), (250, 215, 50))
+        pen.polygon(_star(-0.05, 0.24, 0.46), (250, 215, 50))
 
 
 def _star(cx: float, cy: float, r: float) -> list[tuple[float, float]]:
@@ -187,30 +188,28 @@ def umbrella(pen: Pen) -> None:
         pen.ellipse(x, 0.02, 0.34, 0.12)
     pen.line([(0, -0.84), (-0.36, -0.06)], 0.05, pen.dark)
     pen.line([(0, -0.84), (0.36, -0.06)], 0.05, pen.dark)
-    pen.line([(-0.76, -0.3), (-0.42, -0.66)], 0.08, pen.light)
+    pen.line([(-0.76, -0.3), (-0.42, -0.66)], 0.08, pen.light, detail=True)
 
 
 def chair(pen: Pen) -> None:
-    """Seen from the side: tall back with bars, seat, legs."""
+    """Seen from the side: tall back, deep seat, legs."""
     for x in (-0.42, 0.52):
         pen.line([(x, 0.2), (x * 1.12, 0.92)], 0.16)
     for x in (-0.12, 0.28):
         pen.line([(x, 0.2), (x, 0.74)], 0.11, pen.dark)
-    pen.line([(-0.5, 0.2), (-0.6, -0.95)], 0.18)
-    pen.line([(0.0, -0.04), (-0.08, -0.9)], 0.13)
-    for y in (-0.86, -0.5):
-        pen.line([(-0.56, y), (-0.04, y)], 0.16)
-    pen.polygon([(-0.62, 0.02), (0.5, 0.02), (0.74, 0.28), (-0.56, 0.28)])
-    pen.line([(-0.46, 0.12), (0.42, 0.12)], 0.09, pen.light)
+    pen.polygon([(-0.72, -0.95), (-0.02, -0.9), (0.04, 0.1), (-0.62, 0.1)])
+    pen.polygon([(-0.62, -0.06), (0.5, -0.06), (0.74, 0.34), (-0.56, 0.34)])
+    pen.line([(-0.02, -0.84), (0.03, -0.06), (0.48, -0.06)], 0.05, pen.dark)
+    pen.line([(-0.4, 0.2), (0.46, 0.2)], 0.09, pen.light, detail=True)
 
 
 def ball(pen: Pen) -> None:
     """A beach ball: one big circle with a lighter lens in the middle, a cap and a highlight."""
     pen.ellipse(0, 0.1, 0.82, 0.82)
-    pen.ellipse(0, 0.1, 0.44, 0.8, pen.light)
+    pen.ellipse(0, 0.1, 0.44, 0.8, pen.light, detail=True)
     pen.ellipse(0, 0.1, 0.2, 0.8)
     pen.ellipse(0, -0.56, 0.2, 0.12, (250, 250, 250))
-    pen.ellipse(-0.52, -0.2, 0.1, 0.14, (250, 250, 250))
+    pen.ellipse(-0.52, -0.2, 0.1, 0.14, (250, 250, 250), detail=True)
 
 
 def boat(pen: Pen) -> None:
@@ -219,9 +218,9 @@ def boat(pen: Pen) -> None:
     pen.polygon([(0.1, -0.92), (0.1, 0.26), (0.86, 0.26)], (250, 248, 240))
     pen.polygon([(-0.1, -0.7), (-0.1, 0.26), (-0.66, 0.26)])
     pen.polygon([(-1.02, 0.4), (1.02, 0.4), (0.7, 0.9), (-0.7, 0.9)])
-    pen.line([(-0.92, 0.5), (0.92, 0.5)], 0.1, pen.light)
+    pen.line([(-0.92, 0.5), (0.92, 0.5)], 0.1, pen.light, detail=True)
     for x in (-0.36, 0.0, 0.36):
-        pen.ellipse(x, 0.7, 0.09, 0.09, (235, 240, 250))
+        pen.ellipse(x, 0.7, 0.09, 0.09, (235, 240, 250), detail=True)
 
 
 ANIMALS: dict[str, Callable[[Pen], None]] = {

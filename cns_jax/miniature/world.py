@@ -98,8 +98,7 @@ def sample_picture(rng: np.random.Generator) -> Picture:
 
 
 def _sample_subject(kind: str, rng: np.random.Generator, adorned: float) -> SubjectSpec:
-    """A subject in a random colour; with a pattern, and with a quirk if its kind has any, in a share `adorned` each
-    (quirks half as often)."""
+    """A subject in a random colour; with a pattern, and with a quirk if its kind has any, in a share `adorned` each."""
     color = COLORS[rng.integers(len(COLORS))]
     pattern, second = PLAIN, color
     if rng.random() < adorned:
@@ -107,7 +106,7 @@ def _sample_subject(kind: str, rng: np.random.Generator, adorned: float) -> Subj
         while second == color:
             second = COLORS[rng.integers(len(COLORS))]
     quirks = subjects.QUIRKS.get(kind, ())
-    quirk = quirks[rng.integers(len(quirks))] if quirks and rng.random() < adorned / 2 else ""
+    quirk = quirks[rng.integers(len(quirks))] if quirks and rng.random() < adorned else ""
     if (kind, color, pattern) in HELD_OUT:
         pattern = PLAIN
     if pattern == PLAIN and not quirk:
@@ -141,9 +140,9 @@ def render(picture: Picture, rng: np.random.Generator, size: int = SIZE) -> np.n
 def _places(count: int, rng: np.random.Generator) -> list[tuple[float, float, float]]:
     """Centre and half-height of every subject, as shares of the canvas."""
     if count == 1:
-        scale = rng.uniform(0.27, 0.36)
-        return [(rng.uniform(0.42, 0.58), rng.uniform(0.54, 0.62), scale)]
-    scales = rng.uniform(0.2, 0.235, 2)
+        scale = rng.uniform(0.32, 0.4)
+        return [(rng.uniform(0.45, 0.55), rng.uniform(0.55, 0.6), scale)]
+    scales = rng.uniform(0.215, 0.245, 2)
     return [
         (x + rng.uniform(-0.02, 0.02), rng.uniform(0.56, 0.66), s) for x, s in zip((0.26, 0.74), scales, strict=True)
     ]

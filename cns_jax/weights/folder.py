@@ -112,8 +112,8 @@ def write_pipeline(
 
     dtype: of the tensors. write_tokenizer: fills the tokenizer folder (default: a copy of the pipeline's). add:
     writes what else belongs into the folder. The folder is complete or absent: it is built beside its place and
-    renamed. A folder that is there already is replaced if it is an earlier one of ours, or holds `replaces` only;
-    else it is refused (WeightsMismatch).
+    renamed. A folder that is there already is replaced if all in it is of an earlier model of ours, or named by
+    `replaces`; else it is refused (WeightsMismatch).
     """
     root = Path(directory).expanduser().absolute()
     check_replaceable(root, replaces)
@@ -154,7 +154,7 @@ def _fill(root: Path, pipeline: Pipeline, dtype: Any, write_tokenizer: Callable[
 
 
 def check_replaceable(root: Path, replaces: Container[str] = ()) -> None:
-    """Refuse to replace a file, or a folder that is neither an earlier one of ours nor holds `replaces` only.
+    """Refuse to replace a file, or a folder with anything but an earlier model of ours and what `replaces` names.
 
     Raises WeightsMismatch naming what would be lost.
     """
@@ -163,7 +163,7 @@ def check_replaceable(root: Path, replaces: Container[str] = ()) -> None:
     held = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
     index = root / "model_index.json"
     ours = index.is_file() and read_json(index).get(_MARK) is True
-    others = [name for name in held if name not in (ENTRIES if ours else replaces)]
+    others = [name for name in held if name not in replaces and not (ours and name in ENTRIES)]
     if others:
         raise WeightsMismatch(
             f"{root} holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}, which writing a model "

@@ -12,15 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import cns_jax
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.tree import fingerprint, flatten
-from cns_jax.engine.pretrain import loop, vae
+from cns_jax.engine.pretrain import clip, loop, vae
+from cns_jax.engine.pretrain.clip import groups_of
 from cns_jax.engine.pretrain.export import export
-from cns_jax.engine.pretrain.run import run
+from cns_jax.engine.pretrain.run import Pretraining, run
 from cns_jax.engine.pretrain.settings import PretrainSettings, StageSettings
+from cns_jax.miniature import subjects
 from cns_jax.weights.clip_folder import read_clip
 from cns_jax.weights.folder import read_folder
 from configs import pretrain_miniature
+
+MODEL = Path(cns_jax.__file__).parent / "miniature" / "model"
 
 
 def small(folder: Path) -> dict[str, Any]:
@@ -54,6 +59,41 @@ def test_recipe(tmp_path: Path) -> None:
     before = fingerprint(pipeline.params)
     run(settings, export)  # every stage is done: exported again, the card kept
     assert fingerprint(read_folder(model).load().params) == before and (model / "README.md").read_text() == "card"
+
+
+def test_the_world_is_drawn_again_when_its_drawing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small(tmp_path) | {"world": {"count": 20, "seed": 0}}
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def images() -> np.ndarray:
+        return Pretraining(build(PretrainSettings, config)).world["images"]
+
+    first = images()
+    np.testing.assert_array_equal(images(), first)
+    assert len(list(folder.glob("world*.npy"))) == 1
+    monkeypatch.setitem(subjects.ANIMALS, "cat", subjects.dog)
+    changed = images()
+    assert changed.shape == first.shape and len(list(folder.glob("world*.npy"))) == 2
+
+
+def test_groups_are_of_equal_label() -> None:
+    labels = [("a",), ("b",), ("a",), ("a",), ("b",)]
+    rows = groups_of(labels)
+    assert rows.shape == (2, 3)
+    assert sorted(tuple(sorted(set(row.tolist()))) for row in rows) == [(0, 2, 3), (1, 4)]
+
+
+def test_clip_goes_on_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    monkeypatch.setattr(clip, "train", lambda name, settings, directory, params, *rest: seen.update(params) or params)
+    settings = build(PretrainSettings, pretrain_miniature.get_config().to_dict())
+    stored = read_clip(MODEL / "clip")
+    text, vision = (dataclasses.asdict(config) for config in (stored.text, stored.vision))
+    stage = dataclasses.replace(settings.clip, start=str(MODEL), model={"text": text, "vision": vision})
+    images, ids = np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, 32), np.int32)
+    clip.train_clip(dataclasses.replace(settings, clip=stage), images, ids, [[("a",), ("b",)]], tmp_path)
+    assert fingerprint(seen) == fingerprint(stored.params)
 
 
 def test_unknown_stage(tmp_path: Path) -> None:

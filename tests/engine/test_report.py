@@ -294,6 +294,7 @@ def scores(new: float, end: float, found: tuple[float, float] = (math.nan, math.
     [
         (scores(0.8, 0.8), ["closer", "kept"], "likeness to its pictures 82 of 100 right after the lesson, 62 before"),
         (scores(0.8, 0.65), ["closer", "faded"], "After one more lesson the likeness has dropped to 67."),
+        (scores(0.8, 0.76), ["closer", "kept"], "After one more lesson the likeness is 78."),
         (scores(0.6, 0.6), ["no clear change"], "have not come closer to it by more than chance may do"),
         (scores(0.6, 0.6, (0.0, 0.0)), ["not learned yet"], "Only 0 of 5 pictures show it, and they have not come"),
         (scores(0.8, 0.8, (1.0, 1.0)), ["learned", "kept"], "5 of 5 pictures show it right after its lesson, 0 of 5"),

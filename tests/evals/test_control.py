@@ -86,8 +86,8 @@ def test_prompts_are_fixed_and_cover_the_world() -> None:
 def test_the_shipped_judge_knows_real_renders() -> None:
     pictures = control.control_pictures(128)
     shares = control.grade(load_judge(), control.real_renders(pictures), pictures)
-    assert shares["scene"] > 0.97 and shares["style"] > 0.97 and shares["color"] > 0.9 and shares["subject"] > 0.95
-    assert shares["pattern"] > 0.75 and shares["second"] > 0.75
+    assert shares["scene"] > 0.97 and shares["style"] > 0.97 and shares["color"] > 0.93 and shares["subject"] > 0.97
+    assert shares["pattern"] > 0.9 and shares["second"] > 0.85 and shares["quirk"] > 0.85
     upset = control.grade(load_judge(), control.real_renders(pictures), pictures[1:] + pictures[:1])
     assert max(upset.values()) < 0.6
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cns_jax.miniature import world
-from cns_jax.miniature.drawing import PATTERNS, Pattern
-from cns_jax.miniature.subjects import QUIRKS
+from cns_jax.miniature.drawing import PATTERNS, Pattern, Pen
+from cns_jax.miniature.subjects import ANIMALS, OBJECTS, QUIRKS
 from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, Picture, SubjectSpec
 
 
@@ -106,3 +106,14 @@ def test_color_names() -> None:
 def test_calibration_prompts_differ() -> None:
     prompts = world.world_prompts(100)
     assert prompts == world.world_prompts(100) and len(set(prompts)) > 90
+
+
+@pytest.mark.parametrize("kind", sorted(set(SUBJECTS) - {"dog", "car", "mug", "chair"}))
+def test_a_pattern_is_not_hidden_by_details(kind: str) -> None:
+    def colors(pattern: str) -> set[tuple[int, ...]]:
+        pen = Pen(128, 64, 64, 45, False, (20, 40, 200), Pattern(pattern, (200, 0, 0)))
+        {**ANIMALS, **OBJECTS}[kind](pen)
+        return set(map(tuple, np.asarray(pen.layer).reshape(-1, 3).tolist()))
+
+    hidden = colors("plain") - colors("checks")
+    assert hidden and (200, 0, 0) in colors("checks")

@@ -107,6 +107,18 @@ def test_another_kind_of_pipeline(folder: Path) -> None:
         read_folder(folder).load()
 
 
+def test_a_folder_with_more_than_a_model_is_replaced_if_the_more_is_named(
+    tmp_path: Path, tiny_pipeline: Pipeline
+) -> None:
+    folder = write_pipeline(tmp_path / "model", tiny_pipeline)
+    for name in ("card.md", "thesis.txt"):
+        (folder / name).write_text("")
+    with pytest.raises(WeightsMismatch, match=r"holds thesis\.txt, which"):
+        write_pipeline(folder, tiny_pipeline, replaces=("card.md",))
+    write_pipeline(folder, tiny_pipeline, replaces=("card.md", "thesis.txt"))
+    assert not (folder / "card.md").exists()
+
+
 def test_a_failed_write_leaves_what_was_there(folder: Path, tiny_pipeline) -> None:
     def fail(_: Path) -> None:
         raise OSError("disk full")

@@ -1,4 +1,4 @@
-"""The miniature's CLIP: contrastive training on batches whose pictures share scene and style."""
+"""The miniature's CLIP: contrastive training on batches of pictures that are alike."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from cns_jax.nn.clip import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
+from cns_jax.weights.clip_folder import read_clip
 
-GROUP = 32  # pictures of a batch that share scene and style
+GROUP = 32  # pictures of a batch that share a label
 
 
 def groups_of(labels: Sequence[tuple[str, ...]]) -> np.ndarray:
@@ -47,14 +48,14 @@ def train_clip(
     settings: PretrainSettings,
     images_u8: np.ndarray,
     ids: np.ndarray,
-    labels: Sequence[tuple[str, ...]],
+    labels: Sequence[Sequence[tuple[str, ...]]],
     directory: Path,
 ) -> Any:
     """Train both towers with the symmetric contrastive loss of CLIP.
 
-    labels: (scene, style) of every picture. A batch is a few groups of equal label: with scene and style
-    shared, only subjects and colours tell its pictures apart, which is what a plain batch leaves unlearned. Raises
-    SettingsError if clip.batch does not divide into groups.
+    labels: several ways to label every picture. A batch is a few groups of equal label, each way in turn: with
+    scene and style shared, only subjects and colours tell its pictures apart, with subject, colour and style only
+    patterns do; a plain batch leaves both unlearned. Raises SettingsError if clip.batch does not divide into groups.
     """
     batch = settings.clip.batch
     require(batch % GROUP == 0, f"clip.batch={batch} must be a multiple of {GROUP}, the pictures of a group")
@@ -69,13 +70,19 @@ def train_clip(
         ],
         "logit_scale": jnp.asarray(np.log(1 / 0.07), jnp.float32),
     }
-    data = {"images": jnp.asarray(images_u8), "ids": jnp.asarray(ids), "groups": jnp.asarray(groups_of(labels))}
+    if settings.clip.start:
+        params = jax.tree.map(jnp.asarray, read_clip(Path(settings.clip.start) / "clip").params)
+    ways = tuple(jnp.asarray(groups_of(way)) for way in labels)
+    data = {"images": jnp.asarray(images_u8), "ids": jnp.asarray(ids), "ways": ways}
     rows = batch // GROUP
 
+    def members(key: jax.Array, groups: jax.Array) -> jax.Array:
+        group = jax.random.randint(stream(key, "group"), (), 0, groups.shape[0])
+        return groups[group, jax.random.randint(stream(key, "member"), (GROUP,), 0, groups.shape[1])]
+
     def loss(params: Any, key: jax.Array, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        groups = jax.random.randint(stream(key, "group"), (rows, 1), 0, data["groups"].shape[0])
-        members = jax.random.randint(stream(key, "member"), (rows, GROUP), 0, data["groups"].shape[1])
-        index = data["groups"][groups, members].reshape(-1)
+        drawn = [members(stream(key, "row", i), data["ways"][i % len(ways)]) for i in range(rows)]
+        index = jnp.concatenate(drawn)
         t, v = embed(params, text, vision, data["ids"][index], to_float(data["images"][index]))
         logits = jnp.exp(jnp.minimum(params["logit_scale"], np.log(100.0))) * t @ v.T
         # pictures with the same caption are no negatives of each other

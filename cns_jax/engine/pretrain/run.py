@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from cns_jax.engine.pretrain.judge import train_judge
 from cns_jax.engine.pretrain.settings import PretrainSettings
 from cns_jax.engine.pretrain.unet import train_unet
 from cns_jax.engine.pretrain.vae import encode_all, train_vae
-from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, description, world_arrays
+from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, description, example, world_arrays
 from cns_jax.nn.clip import CLIPTextConfig
 from cns_jax.nn.model import Model
 from cns_jax.nn.unet import UNetConfig
@@ -59,7 +60,9 @@ class Pretraining:
     def world(self) -> dict[str, Any]:
         """The rendered training pictures with captions and specifications."""
         seed, count = self.settings.world.seed, self.settings.world.count
-        file = self.directory / f"world_{seed}_{count}.npy"
+        first = b"".join(example(seed, i)[0].tobytes() for i in range(64))
+        # named by what is drawn, so that a changed world is drawn anew
+        file = self.directory / f"world_{seed}_{count}_{hashlib.sha256(first).hexdigest()[:8]}.npy"
         if not file.exists():
             log.info("drawing %d pictures", count)
             drawn = world_arrays(seed, count)
@@ -111,7 +114,12 @@ class Pretraining:
 
     def clip(self) -> None:
         """Train CLIP."""
-        labels = [(p.scene, p.style) for p in self.world["pictures"]]
+        pictures = self.world["pictures"]
+        firsts = [p.subjects[0] for p in pictures]
+        labels = (
+            [(p.scene, p.style) for p in pictures],
+            [(p.style, s.kind, s.color) for p, s in zip(pictures, firsts, strict=True)],
+        )
         model = {**self.settings.clip.model, "text": self.text_config()}
         settings = dataclasses.replace(self.settings, clip=dataclasses.replace(self.settings.clip, model=model))
         params = train_clip(settings, self.world["images"], self.ids, labels, self.directory / "clip")

@@ -22,7 +22,7 @@ class WorldSettings:
 class StageSettings:
     """One network's training: Adam, linear warm-up, cosine to zero over `steps`, an average of the weights.
 
-    start: a model folder whose network of this name it starts from (empty: random weights); the UNet's alone.
+    start: a model folder whose network of this name it starts from (empty: random weights); for CLIP and the UNet.
     """
 
     steps: int

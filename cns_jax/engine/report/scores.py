@@ -15,6 +15,7 @@ from cns_jax.evals.bootstrap import Estimate, difference
 from cns_jax.evals.scores import PLAIN, SINGLE, Score
 
 _GOOD, _MIDDLE, _POOR, _PLAIN = "good", "middle", "poor", "plain"
+_FADED = 0.9  # a lasting score below this share of the new one; less of a change is not worth the word
 _ATTRIBUTES = {
     "scene": "the scene",
     "style": "the style",
@@ -129,7 +130,8 @@ def _later(one: Measured, field: str) -> tuple[str, tuple[tuple[str, str], ...]]
     number = one.last - one.own
     after = "one more lesson" if number == 1 else f"{number} more lessons"
     amount = f"{now} still show it" if field == "found" else f"the likeness is {now}"
-    if change.high < 0:
+    left = float(np.mean(list(end.values()))) / max(float(np.mean(list(one.new(field).values()))), 1e-6)
+    if change.high < 0 and left < _FADED:
         less = f"only {now} show it" if field == "found" else f"the likeness has dropped to {now}"
         return f"After {after} {less}.", (("faded", _POOR),)
     return f"After {after} {amount}.", (("kept", _GOOD),)
