@@ -107,9 +107,7 @@ def test_another_kind_of_pipeline(folder: Path) -> None:
         read_folder(folder).load()
 
 
-def test_a_folder_with_more_than_a_model_is_replaced_if_the_more_is_named(
-    tmp_path: Path, tiny_pipeline: Pipeline
-) -> None:
+def test_what_lies_beside_a_model_is_replaced_if_it_is_named(tmp_path: Path, tiny_pipeline) -> None:
     folder = write_pipeline(tmp_path / "model", tiny_pipeline)
     for name in ("card.md", "thesis.txt"):
         (folder / name).write_text("")
