@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.experiments import VARIANTS
 from benchmarks.lines import Run, control_kept
 
 
@@ -30,7 +31,7 @@ TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "lambda=1e-3": _method(lambda1=1e-3, lambda2=1e-4),
     "lambda=1e-2": _method(lambda1=1e-2, lambda2=1e-3),
     "lambda=1e-5": _method(lambda1=1e-5, lambda2=1e-6),
-    "lambda=0": _method(lambda1=0.0, lambda2=0.0),
+    "lambda=0": _method(**VARIANTS["no_lreg"]),
     "lambda2=0": _method(lambda2=0.0),
     "snr_gamma=0": _train(snr_gamma=0.0),
     "snr_gamma=1": _train(snr_gamma=1.0),
@@ -40,9 +41,7 @@ TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "positions=caption": _method(positions="caption"),
     "calibration_prompts=5": _method(calibration_prompts=5),
     "scored=current": _method(scored="current"),
-    "token": _method(lr_neurons=0.0),
-    "full_kv": _method(selection="all", lambda1=0.0, lambda2=0.0),
-    "random": _method(selection="random"),
+    **{name: _method(**VARIANTS[name]) for name in ("token", "full_kv", "random")},
 }
 
 

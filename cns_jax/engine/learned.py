@@ -62,8 +62,9 @@ class Learned:
     @property
     def pictures(self) -> Path:
         """Where the folders of the concepts' pictures lie: of a drawn set in the run's own folder."""
-        drawn = self.settings.data_root.startswith("miniature:")
-        return self.directory / "data" if drawn else Path(self.settings.data_root).expanduser()
+        if self.settings.drawn is not None:
+            return self.directory / "data"
+        return Path(self.settings.data_root).expanduser()
 
     def folder(self, name: str) -> str:
         """The name of a concept's folder there."""

@@ -28,21 +28,19 @@ from cns_jax.miniature.concepts import MiniConcept, write_concept_folders
 from cns_jax.miniature.concepts import concepts as mini_concepts
 from cns_jax.neurons.calibration import draw as draw_prompts
 
-_MINI = "miniature:"
-
 
 def find_concepts(settings: RunSettings) -> tuple[Concept, ...]:
     """The run's concepts, in order; raises DataError or SettingsError with all that is wrong."""
     chosen = [ConceptSpec(c.name, c.folder, c.token, c.class_word, c.kind, c.init_word) for c in settings.concepts]
-    drawn = drawn_set(settings)
-    if not drawn:
+    if settings.drawn is None:
         root = Path(settings.data_root).expanduser()
         return read_concepts(root, chosen or discover(root))
+    drawn = drawn_set(settings)
     unknown = [c.name for c in chosen if c.name not in drawn]
     require(not unknown, f"{settings.data_root} has no concepts {unknown}; it has {', '.join(drawn)}")
     names = [c.name for c in chosen] or list(drawn)
     root = Path(settings.directory) / "data"
-    write_concept_folders(int(settings.data_root.removeprefix(_MINI)), root)
+    write_concept_folders(int(settings.drawn), root)
     specs = [ConceptSpec(n, token=drawn[n].token, class_word=drawn[n].class_word, kind=drawn[n].kind) for n in names]
     return read_concepts(root, specs)
 
@@ -59,9 +57,9 @@ def taught_concepts(learned: Learned) -> tuple[Concept, ...]:
 
 def drawn_set(settings: RunSettings) -> dict[str, MiniConcept]:
     """The drawn concepts of "miniature:1", ":2" or ":3", by name; empty if data_root is a folder."""
-    if not settings.data_root.startswith(_MINI):
+    number = settings.drawn
+    if number is None:
         return {}
-    number = settings.data_root.removeprefix(_MINI)
     require(number in ("1", "2", "3"), f"data_root={settings.data_root!r}; the drawn sets are miniature:1, :2 and :3")
     return {c.name: c for c in mini_concepts(int(number))}
 

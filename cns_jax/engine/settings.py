@@ -145,6 +145,12 @@ class RunSettings:
         require(bool(self.data_root), "data_root is empty; give a folder with one sub-folder of images a concept")
 
     @property
+    def drawn(self) -> str | None:
+        """What `data_root` says after "miniature:"; None if it is a folder."""
+        prefix = "miniature:"
+        return self.data_root.removeprefix(prefix) if self.data_root.startswith(prefix) else None
+
+    @property
     def address(self) -> Address:
         """Where the model is."""
         return Address(self.model, self.variant, self.tokenizer, self.prediction_type)
