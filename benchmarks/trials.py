@@ -49,7 +49,7 @@ def row(line: Mapping[str, Any]) -> list[str]:
     """A trial's figures for the table, in per cent: found when learned and at the end, of the first concept at the end,
     CLIP-I, control after as a share of before, unchanged, mask share."""
     found, clip = line["summary"]["found"], line["summary"]["clip_i"]
-    kept, masks = control_kept(Run(line, ())), [m["mask_share"] for m in line["masks"]]
+    kept, masks = control_kept(Run.of(line)), [m["mask_share"] for m in line["masks"]]
     figures = (
         found["learning"], found["average"], found["first"][-1], clip["learning"], clip["average"],
         math.nan if kept is None else kept / 100, line["zero_shot"]["unchanged"], float(np.mean(masks)),

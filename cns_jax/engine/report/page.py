@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from cns_jax import __version__
 from cns_jax.core.files import replacing
@@ -24,28 +22,19 @@ from cns_jax.core.types import Concept
 from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.pages import template
-from cns_jax.engine.report.figures import KEYS, PLASTICITY, VALUES, Line, Look, heat_map, key, layer_bars, line_chart
+from cns_jax.engine.report.figures import KEYS, PLASTICITY, VALUES, Look, heat_map, key, layer_bars
 from cns_jax.engine.report.neurons import count_neurons
 from cns_jax.engine.report.pictures import Album, photos, sheet_file
 from cns_jax.engine.report.scores import measures, preserved, verdict
+from cns_jax.engine.report.training import duration, durations, losses, read_metrics, seconds_of
 from cns_jax.engine.studio import MINIATURE
 from cns_jax.evals.scores import Score
 from cns_jax.weights.tensors import WeightsMismatch
 
 log = logging.getLogger(__name__)
 
-_BINS = 40  # points a lesson in the curves
 _PHOTO = 160
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_PARTS = {
-    "load": "loading the model",
-    "encode": "encoding the pictures",
-    "priors": "making prior images",
-    "select": "choosing neurons",
-    "train": "the lessons",
-    "sample": "drawing sample sheets",
-    "evaluate": "the evaluation",
-}
 
 
 def write_report(run: str | Path) -> Path:
@@ -66,7 +55,7 @@ def contents(learned: Learned) -> dict[str, Any]:
     folder, rows = learned.directory, learned.concepts
     names, tokens = [row["name"] for row in rows], learned.tokens
     timings = _json(folder / "timings.json") or {}
-    metrics = _metrics(folder / "metrics.jsonl")
+    metrics = read_metrics(folder / "metrics.jsonl")
     evaluation = _evaluation(folder / "evaluation" / "evaluation.json", names)
     scores = [Score.of(row) for row in evaluation["scores"]] if evaluation else []
     album = Album(folder / "evaluation", scores, len(names)) if scores else None
@@ -89,8 +78,8 @@ def contents(learned: Learned) -> dict[str, Any]:
         "plain": album.plain()[:6] if album else [],
         "overview": None if album else sheet_file(folder / "overview.png"),
         "neurons": _neurons(learned),
-        "losses": _losses(names, metrics, settings.train.steps),
-        "timings": _timings(timings),
+        "losses": losses(names, metrics, settings.train.steps),
+        "timings": durations(timings),
         "settings": _flat(_json(folder / "config.json") or {}),
         "run": _home(str(folder)),
         "version": __version__,
@@ -114,18 +103,6 @@ def _evaluation(file: Path, names: Sequence[str]) -> dict[str, Any] | None:
         log.warning("%s is of %s; evaluate the run again to see it in the report", file, ", ".join(measured))
         return None
     return dict(found)
-
-
-def _metrics(file: Path) -> list[dict[str, Any]]:
-    if not file.exists():
-        return []
-    rows = []
-    for line in file.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:  # the line that a kill cut short
-            continue
-    return rows
 
 
 def _number(count: int) -> str:
@@ -154,9 +131,9 @@ def _facts(learned: Learned, metrics: Sequence[Mapping[str, Any]], timings: Mapp
     facts.append(("picture size", f"{settings.resolution} px"))
     if isinstance(timings.get("device"), str):
         facts.append(("device", timings["device"]))
-    total = sum(seconds for name, seconds in _parts(timings))
+    total = sum(seconds for name, seconds in seconds_of(timings))
     if total:
-        facts.append(("time", _duration(total)))
+        facts.append(("time", duration(total)))
     return facts
 
 
@@ -206,69 +183,6 @@ def _neurons(learned: Learned) -> dict[str, Any] | None:
         "keys": key(KEYS),
         "values": key(VALUES),
     }
-
-
-def _losses(names: Sequence[str], metrics: Sequence[Mapping[str, Any]], steps: int) -> dict[str, Any] | None:
-    """The curves of all lessons, one after another."""
-    looks = {"concept_loss": Look("#0072B2"), "prior_loss": Look("#E69F00"), "l_reg": Look("#555555")}
-    lines: dict[str, list[Line]] = {name: [] for name in looks}
-    for index, name in enumerate(names):
-        rows = [row for row in metrics if row["part"] == name]
-        for field, look in looks.items():
-            points = [(index + row["step"] / steps, row[field]) for row in rows if field in row]
-            points = [p for p in points if math.isfinite(p[1])]
-            if points:
-                lines[field].append(Line(_binned(points), look))
-    if not lines["concept_loss"]:
-        return None
-    middles = [(i + 0.5, f"{i + 1}") for i in range(len(names))]
-
-    def chart(fields: Sequence[str], title: str) -> Markup:
-        some = [line for field in fields for line in lines[field]]
-        return line_chart(some, middles, title=title, x_label="lesson", splits=range(len(names) + 1))
-
-    pull = any(value > 0 for line in lines["l_reg"] for _, value in line.points)
-    return {
-        "chart": chart(("concept_loss", "prior_loss"), "Loss on the concepts' pictures and on prior images"),
-        "pull": chart(("l_reg",), "The regularizer's penalty") if pull else None,
-        "keys": {field: key(look) for field, look in looks.items()},
-        "priors": bool(lines["prior_loss"]),
-    }
-
-
-def _binned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    groups = np.array_split(np.asarray(points), min(_BINS, len(points)))
-    return [(float(x), float(y)) for x, y in (group.mean(axis=0) for group in groups)]
-
-
-def _parts(timings: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """(name, seconds), without what the others contain."""
-    return [(k, float(v)) for k, v in timings.items() if k != "compile" and isinstance(v, int | float) and v > 0]
-
-
-def _timings(timings: Mapping[str, Any]) -> dict[str, Any] | None:
-    parts = _parts(timings)
-    if not parts:
-        return None
-    longest = max(seconds for _, seconds in parts)
-    order = {name: i for i, name in enumerate(_PARTS)}
-    parts.sort(key=lambda part: order.get(part[0], len(order)))
-    compiling = timings.get("compile", 0)
-    return {
-        "parts": [(_PARTS.get(k, k), _duration(s), f"{100 * s / longest:.1f}") for k, s in parts],
-        "total": _duration(sum(s for _, s in parts)),
-        "compile": _duration(compiling) if compiling else "",
-    }
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
