@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks.runs import KEY
 from cns_jax.core.settings import build
 from cns_jax.engine.evaluation import EvaluationRequest, evaluate
+from cns_jax.engine.judging import judge_id
+from cns_jax.engine.sequence import earlier_settings
 from cns_jax.engine.sequence import run as train
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.stages import Stages
@@ -54,7 +55,8 @@ class Experiment:
     @property
     def name(self) -> str:
         """Its folder's name."""
-        return f"{self.group}/{self.variant}_set{self.number}_seed{self.seed}_order{self.order}"
+        first = f"_first{self.count}" if self.count < 7 else ""
+        return f"{self.group}/{self.variant}_set{self.number}_seed{self.seed}_order{self.order}{first}"
 
     def settings(self, root: Path) -> RunSettings:
         """The run's settings."""
@@ -97,16 +99,29 @@ GROUPS = {"main": main_experiments, "order": order_experiments, "ratio": ratio_e
 
 
 def perform(experiment: Experiment, root: Path, pictures: int, stages: str = "all") -> dict[str, Any]:
-    """Train and evaluate, or read what is there already; returns its line for the results file."""
+    """Train and evaluate, or read what is there already if it was made so; returns its line for the results file.
+
+    Raises SettingsError if its folder holds a run with other settings: configs/bench.py has changed since.
+    """
     settings = experiment.settings(root)
     folder = Path(settings.directory)
-    file = folder / "evaluation" / "evaluation.json"
-    if not file.exists():
+    earlier_settings(settings)
+    if not (folder / "overlaps.json").exists():  # the last thing that training writes
         train(settings)
-        request = EvaluationRequest(str(folder), stages, pictures, zero_shot=settings.report.zero_shot)
-        file = evaluate(request)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # 100 MB a run, of no use once it is done
+    request = EvaluationRequest(
+        str(folder), stages, pictures, seed=experiment.seed, zero_shot=settings.report.zero_shot
+    )
+    file = folder / "evaluation" / "evaluation.json"
+    if not file.exists() or not _made_so(json.loads(file.read_text()), request):
+        evaluate(request)  # pictures that are there already are not drawn again
     return line(experiment, folder, json.loads(file.read_text()))
+
+
+def _made_so(found: Mapping[str, Any], request: EvaluationRequest) -> bool:
+    """Whether an evaluation is of this request and by the judge of today."""
+    asked = (request.stages, request.num, request.seed, judge_id())
+    return (found["stages"], found["num"], found["noise"], found["made_with"]["judge"]) == asked
 
 
 def line(experiment: Experiment, folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +137,7 @@ def line(experiment: Experiment, folder: Path, found: Mapping[str, Any]) -> dict
         [*key, len(scores), *(round(sum(getattr(s, name) for s in scores) / len(scores), 5) for name in FIELDS)]
         for key, scores in groups.items()
     ]
-    about = {k: getattr(experiment, k) for k in ("group", "variant", "number", "seed", "order")}
+    about = {k: getattr(experiment, k) for k in KEY}
     return {
         **about,
         "concepts": [concept["name"] for concept in found["concepts"]],
@@ -135,9 +150,7 @@ def line(experiment: Experiment, folder: Path, found: Mapping[str, Any]) -> dict
         "overlaps": json.loads((folder / "overlaps.json").read_text()),
         "fusion": fusion(folder),
         "timings": json.loads((folder / "timings.json").read_text()),
-        "versions": {"jax": jax.__version__, "python": platform.python_version()},
-        "device": jax.devices()[0].device_kind,
-        "date": datetime.date.today().isoformat(),
+        **found["made_with"],
         "cells": cells,
     }
 

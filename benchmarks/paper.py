@@ -1,19 +1,25 @@
 """The paper's tables and figures on the miniature: python -m benchmarks.paper [--seeds=0,1,2] [--sets=1,2,3]
 
-Trains and evaluates what is missing under --root (resumable at every lesson), appends a line a finished run to
-benchmarks/results/paper/runs.jsonl, and draws tables and figures from the lines: with --draw_only nothing is trained.
+Trains and evaluates what is missing under --root (resumable at every lesson; one process at a time), appends a line a
+finished run to benchmarks/results/paper/runs.jsonl, and draws tables and figures from the lines: with --draw_only
+nothing is trained. All groups are 90 runs of a few minutes each; --groups=main are the 45 of Fig. 5 and Table 2. The
+analysis of neurons (Fig. 3, 7, 9.1, 9.2), which needs no training, goes to the folder neurons beside the page.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.experiments import GROUPS, perform
+from benchmarks.experiments import GROUPS, Experiment, perform
 from benchmarks.page import write_all
 from benchmarks.runs import keep, read_lines
+from cns_jax.engine.analysis import AnalysisRequest, analyze
+from cns_jax.engine.fit import Interrupted
 from cns_jax.engine.progress import console
 
 log = logging.getLogger(__name__)
@@ -36,14 +42,43 @@ def main(_: list[str]) -> None:
         sets, seeds = [int(n) for n in _SETS.value], [int(n) for n in _SEEDS.value]
         experiments = [e for group in _GROUPS.value for e in GROUPS[group](sets, seeds)]
         experiments = [e for e in experiments if not _VARIANTS.value or e.variant in _VARIANTS.value]
-        for index, experiment in enumerate(experiments, 1):
-            log.info("run %d of %d: %s", index, len(experiments), experiment.name)
-            keep(file, perform(experiment, Path(_ROOT.value), _PICTURES.value))
-    lines = read_lines(file)
-    if not lines:
-        raise SystemExit(f"error: {file} has no finished runs; run without --draw_only first")
-    write_all(lines, file.parent)
+        try:
+            failed = perform_all(experiments, file)
+        except Interrupted as stopped:
+            sys.exit(f"{stopped}; run the same command again to go on from there")
+        finally:  # the page shows what there is, after Ctrl-C too
+            _page(file)
+        if failed:
+            sys.exit(f"error: {len(failed)} of {len(experiments)} runs failed, {failed[0]} the first; see above")
+        analyze(AnalysisRequest(out=str(file.parent / "neurons")))
+    elif not _page(file):
+        sys.exit(f"error: {file} has no finished runs; run without --draw_only first")
     print(f"Look at {file.parent / 'README.md'}")
+
+
+def perform_all(experiments: Sequence[Experiment], file: Path) -> list[str]:
+    """One after another, a line each; returns the names of those that failed, which the log tells of."""
+    failed = []
+    for index, experiment in enumerate(experiments, 1):
+        log.info("run %d of %d: %s", index, len(experiments), experiment.name)
+        try:
+            keep(file, perform(experiment, Path(_ROOT.value), _PICTURES.value))
+        except (ValueError, OSError) as error:  # every error that the user can mend is one
+            log.error("%s failed: %s", experiment.name, error)
+            failed.append(experiment.name)
+    return failed
+
+
+def _page(file: Path) -> bool:
+    """Draw the page of all lines; whether there are any. Exits if they are of several models or judges."""
+    lines = read_lines(file)
+    for part in ("base", "judge"):
+        found = sorted({line[part] for line in lines})
+        if len(found) > 1:
+            sys.exit(f"error: {file} has runs of several models ({part}: {', '.join(found)}); take the old lines out")
+    if lines:
+        write_all(lines, file.parent)
+    return bool(lines)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 from cns_jax.core.files import replacing
 
-_KEY = ("group", "variant", "number", "seed", "order")
+KEY = ("group", "variant", "number", "seed", "order", "count")
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
@@ -19,7 +19,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 def key_of(line: Mapping[str, Any]) -> tuple[Any, ...]:
     """What makes a run the same run."""
-    return tuple(line[name] for name in _KEY)
+    return tuple(line[name] for name in KEY)
 
 
 def keep(file: Path, line: dict[str, Any]) -> None:

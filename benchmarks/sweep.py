@@ -1,8 +1,9 @@
 """The recorded sweep behind configs/bench.py: python -m benchmarks.sweep [--only=lr]
 
 Around a base, one thing changes at a time; a line a trial goes to benchmarks/results/paper/sweep.jsonl, and the table
-below it to sweep.md. A trial is the first concepts of one set: what it learns of each (plasticity), what is left of
-the first ones at the end, and what it did to everything else.
+below it to sweep.md. A trial is a few concepts of one set, subjects with a scene or styles among them: what it learns
+of each (plasticity), what is left of the first one at the end, and what it did to everything else. Everything but CNS
+itself (full K/V, random neurons) is tried at the settings of CNS.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from cns_jax.engine.progress import console
 log = logging.getLogger(__name__)
 
 _ONLY = flags.DEFINE_list("only", [], "trials whose name begins so (default: all)")
-_SETS = flags.DEFINE_list("sets", ["1"], "which concept sets")
+_SETS = flags.DEFINE_list("sets", ["1", "2"], "which concept sets")
 _SEED = flags.DEFINE_integer("seed", 100, "another than those of the main experiments")
 _COUNT = flags.DEFINE_integer("count", 4, "concepts a trial", lower_bound=2)
+_FIRST = flags.DEFINE_integer("first", 3, "where in the set's order a trial begins")
+_PICTURES = flags.DEFINE_integer("pictures", 4, "pictures a prompt", lower_bound=1)
 _ROOT = flags.DEFINE_string("root", "runs/sweep", "folder of the runs")
 _RESULTS = flags.DEFINE_string("results", "benchmarks/results/paper", "folder of the lines and the table")
 
@@ -36,8 +39,9 @@ def main(_: list[str]) -> None:
     for name in names:
         for number in map(int, _SETS.value):
             log.info("trial %s, set %d", name, number)
-            trial = Experiment("sweep", name, number, _SEED.value, count=_COUNT.value, **TRIALS[name])  # type: ignore[arg-type]
-            keep(file, perform(trial, Path(_ROOT.value), 2, "ends"))
+            about = ("sweep", name, number, _SEED.value, _FIRST.value)
+            trial = Experiment(*about, count=_COUNT.value, **TRIALS[name])  # type: ignore[arg-type]
+            keep(file, perform(trial, Path(_ROOT.value), _PICTURES.value, "ends"))
             (folder / "sweep.md").write_text(table(read_lines(file)))
     print(table(read_lines(file)))
 

@@ -54,10 +54,11 @@ def row(line: Mapping[str, Any]) -> list[str]:
         found["learning"], found["average"], found["first"][-1], clip["learning"], clip["average"],
         math.nan if kept is None else kept / 100, line["zero_shot"]["unchanged"], float(np.mean(masks)),
     )  # fmt: skip
-    return [line["variant"], *(f"{100 * figure:.1f}" for figure in figures)]
+    where = f"set {line['number']}, seed {line['seed']}"
+    return [line["variant"], where, *(f"{100 * figure:.1f}" for figure in figures)]
 
 
-HEAD = ("trial", "found when learned", "found at the end", "first concept at the end", "CLIP-I when learned",
+HEAD = ("trial", "on", "found when learned", "found at the end", "first concept at the end", "CLIP-I when learned",
         "CLIP-I at the end", "control kept", "unchanged", "mask, % of K/V")  # fmt: skip
 
 

@@ -86,6 +86,9 @@ def get_config() -> ConfigDict:
             "judge": {"steps": 9000, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
             "judge_pictures": 16_000,
             "snr_gamma": 5.0,
+            "subject_weight": 8.0,
+            "timestep_mean": -0.3,
+            "timestep_std": 1.2,
             "unet": {
                 "start": "",  # the shipped one went on from earlier worlds' miniatures; see its card
                 "steps": 13_400,

@@ -45,7 +45,7 @@ def test_trials_are_settings(name: str, tmp_path: Path) -> None:
 def test_a_run_has_one_line(tmp_path: Path) -> None:
     file = tmp_path / "folder" / "runs.jsonl"
     assert read_lines(file) == []
-    line = {"group": "main", "variant": "cns", "number": 1, "seed": 0, "order": 0, "value": 1}
+    line = {"group": "main", "variant": "cns", "number": 1, "seed": 0, "order": 0, "count": 7, "value": 1}
     for new in (line, line | {"seed": 1}, line | {"value": 2}):
         keep(file, new)
     assert [(r["seed"], r["value"]) for r in read_lines(file)] == [(0, 2), (1, 1)]
@@ -54,10 +54,22 @@ def test_a_run_has_one_line(tmp_path: Path) -> None:
 def test_a_trial_in_the_table() -> None:
     score = {"learning": 0.5, "average": 0.25, "first": [0.9, 0.6]}
     line = {
-        "variant": "base",
+        **{"variant": "base", "number": 1, "seed": 100, "concepts": [], "cells": []},
         "summary": {"found": score, "clip_i": score},
         "zero_shot": {"control": {"before": {"a": 0.5, "b": 1.0}, "after": {"a": 0.5, "b": 0.8}}, "unchanged": 0.7},
         "masks": [{"mask_share": 0.1}, {"mask_share": 0.3}],
     }
     cells = row(json.loads(json.dumps(line)))
-    assert len(cells) == len(HEAD) and cells == ["base", "50.0", "25.0", "60.0", "50.0", "25.0", "86.7", "70.0", "20.0"]
+    assert len(cells) == len(HEAD)
+    assert cells == [
+        "base",
+        "set 1, seed 100",
+        "50.0",
+        "25.0",
+        "60.0",
+        "50.0",
+        "25.0",
+        "86.7",
+        "70.0",
+        "20.0",
+    ]

@@ -9,6 +9,8 @@ from itertools import combinations
 from cns_jax.core.types import SCENE, STYLE, SUBJECT, Concept
 from cns_jax.text.vocabulary import CONCEPT_TOKEN
 
+_GROUNDS = frozenset({"beach", "hill", "island", "mountain", "road", "street"})  # things are on them, not in them
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -99,4 +101,4 @@ def _thing(concept: Concept) -> str:
 
 
 def _place(scene: Concept) -> str:
-    return f"in the {scene.token} {scene.class_word}"
+    return f"{'on' if scene.class_word in _GROUNDS else 'in'} the {scene.token} {scene.class_word}"

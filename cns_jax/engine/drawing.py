@@ -25,6 +25,12 @@ def picture_file(folder: Path, prompt: str, seed: int) -> Path:
     return folder / f"{words}_{zlib.crc32(prompt.encode()):08x}_{seed}.png"
 
 
+def seeds_of(plain: str, seed: int, count: int) -> list[int]:
+    """The seeds of a prompt's pictures, uint32: of its words without tokens, so that all stages, runs and the base
+    model share them, and so that no two prompts start from the same noise."""
+    return [(zlib.crc32(plain.encode()) + 1_000_003 * seed + i) % 2**32 for i in range(count)]
+
+
 def kept_pictures(folder: Path, prompts: Sequence[str], seeds: Sequence[int], draw: Draw) -> np.ndarray:
     """uint8 (n, h, w, 3), read back from `folder` or drawn now and written there."""
     files = [picture_file(folder, prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]

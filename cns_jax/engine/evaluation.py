@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import logging
 import math
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from cns_jax.core.files import replacing
@@ -18,9 +21,10 @@ from cns_jax.core.settings import require
 from cns_jax.core.types import Concept
 from cns_jax.data.images import open_image
 from cns_jax.data.prompts import Prompt, asked, evaluation_prompts
-from cns_jax.engine.drawing import base_pictures, kept_pictures
+from cns_jax.engine.drawing import base_pictures, kept_pictures, seeds_of
 from cns_jax.engine.generate import read_prompts
-from cns_jax.engine.judging import WorldJudge
+from cns_jax.engine.judging import WorldJudge, judge_id
+from cns_jax.engine.learned import Learned
 from cns_jax.engine.prepare import taught_concepts
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.engine.stages import Stages
@@ -109,7 +113,10 @@ def evaluate(request: EvaluationRequest) -> Path:
         "seed": settings.seed,
         "clip": clip,
         "sample": dataclasses.asdict(sample),
+        "stages": request.stages,
         "num": request.num,
+        "noise": request.seed,
+        "made_with": made_with(stages.learned),
         "summary": summary(scores, len(names)),
         "zero_shot": zero_shot(stages, scorer, request.zero_shot, request.seed, sample),
         "scores": [score.as_dict() for score in scores],
@@ -118,6 +125,17 @@ def evaluate(request: EvaluationRequest) -> Path:
     with replacing(file) as temporary:
         temporary.write_text(_json(result) + "\n")
     return file
+
+
+def made_with(learned: Learned) -> dict[str, Any]:
+    """What scores depend on besides a run's settings and an evaluation's request: the model and the judge."""
+    return {
+        "base": learned.base,
+        "judge": judge_id() if learned.settings.drawn else "",
+        "versions": {"jax": jax.__version__, "python": platform.python_version()},
+        "device": jax.devices()[0].device_kind,
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 def table(file: Path) -> str:
@@ -175,7 +193,7 @@ def _references(scorer: ClipScorer, concepts: Sequence[Concept]) -> dict[str, np
 
 @dataclass(frozen=True)
 class Drawer:
-    """Draws the pictures of prompts, `num` each at the seeds from `seed` on, into `folder`."""
+    """Draws the pictures of prompts, `num` each at their own seeds (`seeds_of`), into `folder`."""
 
     stages: Stages
     num: int
@@ -186,7 +204,7 @@ class Drawer:
     def pictures(self, wanted: Wanted) -> np.ndarray:
         """uint8 (prompts * num, h, w, 3), drawn now or read back."""
         texts = [text for text in wanted.texts for _ in range(self.num)]
-        seeds = [self.seed + i for _ in wanted.texts for i in range(self.num)]
+        seeds = [seed for prompt in wanted.prompts for seed in seeds_of(prompt.plain, self.seed, self.num)]
 
         def draw(texts: list[str], seeds: list[int]) -> np.ndarray:
             if wanted.stage == 0:
@@ -209,6 +227,7 @@ class Scoring:
         """A score a picture."""
         num, count = request.num, len(images_u8)
         prompts = [prompt for prompt in wanted.prompts for _ in range(num)]
+        seeds = [seed for prompt in wanted.prompts for seed in seeds_of(prompt.plain, request.seed, num)]
         seen = self.scorer.images(images_u8)
         texts = clip_t(seen, self.scorer.texts([prompt.plain for prompt in prompts]))
         found, details = np.full(count, math.nan), dict[str, np.ndarray]()
@@ -223,7 +242,7 @@ class Scoring:
                     kind=wanted.kind,
                     prompt=prompt.text,
                     concepts=tuple(self.names.index(name) for name in prompt.concepts),
-                    seed=request.seed + i % num,
+                    seed=seeds[i],
                     clip_i=float(clip_i_of_several(seen[i : i + 1], references)[0]),
                     clip_t=float(texts[i]),
                     found=float(found[i]),

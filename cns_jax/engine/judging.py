@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,17 +23,29 @@ from cns_jax.miniature.concepts import MiniConcept, picture_with
 from cns_jax.miniature.world import SIZE
 from cns_jax.weights.tensors import WeightsMismatch
 
+JUDGE_FILE = "judge.safetensors"
+
 
 @functools.cache  # an evaluation asks for it twice, a benchmark in every run
 def load_judge() -> Any:
-    """The shipped judge's parameters. Raises WeightsMismatch if the file is not of this judge."""
-    file = miniature_folder() / "judge.safetensors"
+    """The shipped judge's parameters."""
+    return read_judge(miniature_folder())
+
+
+def read_judge(folder: Path) -> Any:
+    """The judge's parameters from a miniature's folder. Raises WeightsMismatch if the file is not of this judge."""
+    file = folder / JUDGE_FILE
     flat = load_file(file)
     wanted = jax.eval_shape(lambda: JUDGE.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3))))["params"]
     shapes = {k: v.shape for k, v in flatten_dict(wanted, sep="/").items()}
     if {k: v.shape for k, v in flat.items()} != shapes:
         raise WeightsMismatch(f"{file} is the judge of another version; train it again with cns_jax.pretrain")
     return unflatten_dict({k: np.asarray(v, np.float32) for k, v in flat.items()}, sep="/")
+
+
+def judge_id() -> str:
+    """Fingerprint of the shipped judge's file."""
+    return hashlib.sha256((miniature_folder() / JUDGE_FILE).read_bytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

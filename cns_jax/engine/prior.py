@@ -33,7 +33,7 @@ def prior_latents(studio: Studio, prompt: str, settings: PriorSettings, seed: in
         return load_file(file)["latents"]
     except (FileNotFoundError, SafetensorError, KeyError):
         rows = jnp.zeros((studio.vocabulary.reserved, studio.model.text_encoder.hidden_size))
-        seeds = [seed + i for i in range(settings.images)]
+        seeds = [seed * settings.images + i for i in range(settings.images)]  # those of two runs share none
         latents = studio.generator.latents(
             studio.params, rows, [prompt] * settings.images, seeds, settings.sample, f"prior images of {prompt!r}"
         )

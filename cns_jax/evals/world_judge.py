@@ -19,7 +19,7 @@ from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, Picture, S
 
 _STYLES, _SCENES = (*STYLES, *HELD_OUT_STYLES), (*SCENES, *HELD_OUT_SCENES)
 _PATTERNS = (PLAIN, *PATTERNS)
-_EVEN = tuple(_PATTERNS.index(name) for name in ("checks", "halves"))
+_EVEN = tuple(_PATTERNS.index(name) for name in ("stripes", "checks", "halves"))
 _QUIRKS = ("", *sorted({name for names in QUIRKS.values() for name in names}))
 _EYES = 2  # plain, odd
 _DEFINING = ("subject", "color", "pattern", "second")

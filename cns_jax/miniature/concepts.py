@@ -38,6 +38,8 @@ from cns_jax.miniature.world import (
 
 Split = Literal["train", "test"]
 TRAIN_IMAGES, TEST_IMAGES = 5, 24
+TAUGHT_IN = ("forest", "desert", "space")
+"""The scenes of training pictures: a concept is asked for in others, so that what is scored was not taught."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,10 @@ def concepts(set_number: int) -> tuple[MiniConcept, ...]:
     return SETS[set_number - 1]
 
 
-def picture_of(concept: MiniConcept, rng: np.random.Generator, index: int) -> Picture:
+def picture_of(concept: MiniConcept, rng: np.random.Generator, index: int, split: Split) -> Picture:
     """A picture that shows the concept; scenes go round so that few images see many of them."""
-    scene = concept.scene or SCENES[(index + zlib.crc32(concept.name.encode())) % len(SCENES)]
+    scenes = TAUGHT_IN if split == "train" else SCENES
+    scene = concept.scene or scenes[(index + zlib.crc32(concept.name.encode())) % len(scenes)]
     if concept.subject is not None:
         return Picture((concept.subject,), scene, "photo")
     kind, color = SUBJECTS[rng.integers(len(SUBJECTS))], COLORS[rng.integers(len(COLORS))]
@@ -176,7 +179,7 @@ def render_concept(
 ) -> tuple[np.ndarray, str, Picture]:
     """The index-th image of a concept: uint8 (size, size, 3), its caption without the token, what it shows."""
     rng = np.random.default_rng([zlib.crc32(concept.name.encode()), ("train", "test").index(split), index])
-    picture = picture_of(concept, rng, index)
+    picture = picture_of(concept, rng, index, split)
     return render(picture, rng, size), caption_of(concept, picture), picture
 
 

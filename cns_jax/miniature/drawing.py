@@ -37,11 +37,12 @@ def pattern_image(pattern: Pattern, base: RGB, size: int, unit: float) -> Image.
     """A size x size tile of the pattern; unit: its period in pixels."""
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / unit
     if pattern.kind == "stripes":
-        on = (x + 0.35 * np.sin(3 * y)) % 1 < 0.45
+        on = (y + 0.25) % 1 < 0.5
     elif pattern.kind == "dots":
+        x, y = x / 0.85, y / 0.85
         on = ((x % 1 - 0.5) ** 2 + ((y + 0.5 * (np.floor(x) % 2)) % 1 - 0.5) ** 2) < 0.1
     elif pattern.kind == "checks":
-        on = (np.floor(2 * x) + np.floor(2 * y)) % 2 > 0
+        on = (np.floor(1.4 * x) + np.floor(1.4 * y)) % 2 > 0
     elif pattern.kind == "halves":
         on = x > 0.5 * size / unit
     else:

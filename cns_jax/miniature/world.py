@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from cns_jax.miniature import scenes, styles, subjects
 from cns_jax.miniature.drawing import PATTERNS, PLAIN, RGB, Pattern, Pen
@@ -92,7 +92,7 @@ def sample_picture(rng: np.random.Generator) -> Picture:
     """A draw from the world: 30 % have two subjects of different kinds; 40 % are photos."""
     count = 2 if rng.random() < 0.3 else 1
     kinds = rng.choice(len(SUBJECTS), count, replace=False)
-    pick = tuple(_sample_subject(SUBJECTS[k], rng, 0.5 if count == 1 else 0.25) for k in kinds)
+    pick = tuple(_sample_subject(SUBJECTS[k], rng, 0.7 if count == 1 else 0.3) for k in kinds)
     style = STYLES[rng.choice(len(STYLES), p=[0.4, 0.2, 0.2, 0.2])]
     return Picture(pick, SCENES[rng.integers(len(SCENES))], style)
 
@@ -126,15 +126,23 @@ def color_name(color: RGB) -> str:
 
 def render(picture: Picture, rng: np.random.Generator, size: int = SIZE) -> np.ndarray:
     """Draw a picture: uint8 (size, size, 3). Position, size, direction, tint and background vary with rng."""
+    canvas, _ = _painted(picture, rng)
+    styled = styles.restyle(picture.style, canvas, rng)
+    return np.asarray(styled.resize((size, size), Image.Resampling.BOX))
+
+
+def _painted(picture: Picture, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+    """The picture before its style, and where its subjects are ("L", 255 where they cover it)."""
     canvas = scenes.paint(picture.scene, rng, _CANVAS)
+    covered = Image.new("L", canvas.size)
     for spec, (x, y, scale) in zip(picture.subjects, _places(len(picture.subjects), rng), strict=True):
         color = scenes.jitter(rng, _COLORS[spec.color], 9)
         pattern = spec.pattern and dataclasses.replace(spec.pattern, color=scenes.jitter(rng, spec.pattern.color, 9))
         pen = Pen(_CANVAS, x * _CANVAS, y * _CANVAS, scale * _CANVAS, bool(rng.random() < 0.5), color, pattern)
         {**subjects.ANIMALS, **subjects.OBJECTS}[spec.kind](pen)
         pen.paste(canvas)
-    styled = styles.restyle(picture.style, canvas, rng)
-    return np.asarray(styled.resize((size, size), Image.Resampling.BOX))
+        covered = ImageChops.lighter(covered, pen.shape)
+    return canvas, covered
 
 
 def _places(count: int, rng: np.random.Generator) -> list[tuple[float, float, float]]:
@@ -195,6 +203,14 @@ def example(seed: int, index: int) -> tuple[np.ndarray, str, Picture]:
     picture = sample_picture(rng)
     words = caption(picture, rng)
     return render(picture, rng), words, picture
+
+
+def subject_area(seed: int, index: int, size: int = 16) -> np.ndarray:
+    """Where the subjects of `example(seed, index)` are: uint8 (size, size), 255 where they cover all of a cell."""
+    rng = np.random.default_rng([seed, index])
+    picture = sample_picture(rng)
+    caption(picture, rng)  # draws from rng, as example does
+    return np.asarray(_painted(picture, rng)[1].resize((size, size), Image.Resampling.BOX))
 
 
 def description(seed: int, index: int) -> tuple[str, Picture]:

@@ -44,5 +44,5 @@ def test_few_concepts() -> None:
     assert [p.text for p in two] == ["a photo of a <cat1> cat and a <mug1> mug on the beach"]
     styled = [p.text for p in evaluation_prompts([CAT, MUG, GLASS, SEA]) if len(p.concepts) > 1]
     assert "a <glass> painting of a <mug1> mug" in styled
-    assert "a photo of a <cat1> cat and a <mug1> mug in the <sea> beach" in styled
+    assert "a photo of a <cat1> cat and a <mug1> mug on the <sea> beach" in styled
     assert evaluation_prompts([GLASS])[0].text == "a <glass> painting of a red car on the beach"

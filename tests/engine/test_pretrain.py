@@ -15,7 +15,8 @@ import pytest
 import cns_jax
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.tree import fingerprint, flatten
-from cns_jax.engine.pretrain import clip, loop, vae
+from cns_jax.engine.judging import read_judge
+from cns_jax.engine.pretrain import clip, judge, loop, vae
 from cns_jax.engine.pretrain.clip import groups_of
 from cns_jax.engine.pretrain.export import export
 from cns_jax.engine.pretrain.run import Pretraining, run
@@ -94,6 +95,17 @@ def test_clip_goes_on_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     images, ids = np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, 32), np.int32)
     clip.train_clip(dataclasses.replace(settings, clip=stage), images, ids, [[("a",), ("b",)]], tmp_path)
     assert fingerprint(seen) == fingerprint(stored.params)
+
+
+def test_the_judge_goes_on_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    monkeypatch.setattr(judge, "train", lambda name, settings, directory, params, *rest: seen.update(params) or params)
+    monkeypatch.setattr(judge, "through_vae", lambda vae, params, renders, rng: renders)
+    settings = build(PretrainSettings, small(tmp_path) | {"judge_pictures": 4})
+    for start in ("", str(MODEL)):
+        stage = dataclasses.replace(settings.judge, start=start)
+        judge.train_judge(dataclasses.replace(settings, judge=stage), None, None, tmp_path)
+        assert (fingerprint(seen) == fingerprint(read_judge(MODEL))) == bool(start)
 
 
 def test_unknown_stage(tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cns_jax.core.types import Concept
+from cns_jax.data.captions import training_prompts
+from cns_jax.data.prompts import evaluation_prompts
 from cns_jax.miniature import concepts as C
 from cns_jax.miniature.scenes import HELD_OUT_SCENES
 from cns_jax.miniature.styles import HELD_OUT_STYLES
@@ -83,13 +86,24 @@ def test_pictures(number: int) -> None:
         for _, caption, _ in shown:
             assert concept.class_word in caption and "<" not in caption
         if concept.kind == "subject":
-            assert len({row[2].scene for row in shown}) == C.TRAIN_IMAGES
+            assert {row[2].scene for row in shown} == set(C.TAUGHT_IN)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_nothing_is_asked_for_that_was_taught(number: int) -> None:
+    """No evaluation prompt is the prompt of a training picture."""
+    taught = []
+    for mini in C.concepts(number):
+        captions = tuple(C.render_concept(mini, i)[1] for i in range(C.TRAIN_IMAGES))
+        taught.append(Concept(mini.name, mini.token, mini.class_word, mini.kind, (), captions))
+    prompts = {prompt for concept in taught for prompt in training_prompts(concept)}
+    assert len(prompts) > 3 * len(taught) and not prompts & {p.text for p in evaluation_prompts(taught)}
 
 
 def test_a_pattern_is_seen() -> None:
     """The concept is not its class in its colour."""
     for concept in (c for number in (1, 2, 3) for c in C.concepts(number) if c.subject is not None):
-        picture = C.picture_of(concept, np.random.default_rng(0), 0)
+        picture = C.picture_of(concept, np.random.default_rng(0), 0, "train")
         plain = replace(picture, subjects=(replace(concept.subject, pattern=None),))
         one, two = (render(p, np.random.default_rng(0)).astype(np.float32) for p in (picture, plain))
         assert np.abs(one - two).mean() > 2, concept.name

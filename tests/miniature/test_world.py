@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,20 @@ def test_one_picture_varies_with_the_draw() -> None:
     assert np.abs(drawn(picture, 0) - drawn(picture, 1)).mean() > 5
 
 
+def test_the_area_of_subjects() -> None:
+    """Another colour changes the picture in the area of its subjects, and nowhere else."""
+    for index in [i for i in range(40) if world.description(0, i)[1].style == "photo"][:6]:
+        rng = np.random.default_rng([0, index])
+        picture = world.sample_picture(rng)
+        world.caption(picture, rng)
+        other = tuple(replace(s, color="pink" if s.color != "pink" else "green") for s in picture.subjects)
+        repainted = world.render(replace(picture, subjects=other), rng)
+        changed = np.abs(repainted.astype(int) - world.example(0, index)[0]).max(-1) > 60
+        area = world.subject_area(0, index, world.SIZE)
+        assert area.dtype == np.uint8 and 0.05 < (area > 127).mean() < 0.6
+        assert changed.any() and (area[changed] > 0).mean() > 0.98
+
+
 def test_edges_are_anti_aliased() -> None:
     """A hard-edged drawing of few colours would have few distinct pixels."""
     image = drawn(Picture((SubjectSpec("ball", "red"),), "snow", "photo")).astype(np.uint8)
@@ -92,7 +108,7 @@ def test_patterns_are_told() -> None:
 def test_patterns_and_quirks_are_common() -> None:
     shown = [s for i in range(800) for s in world.description(0, i)[1].subjects]
     kinds = [s.pattern.kind for s in shown if s.pattern]
-    assert set(kinds) == {*PATTERNS, "plain"} and 0.3 < sum(k != "plain" for k in kinds) / len(shown) < 0.5
+    assert set(kinds) == {*PATTERNS, "plain"} and 0.4 < sum(k != "plain" for k in kinds) / len(shown) < 0.6
     quirks = {s.pattern.quirk for s in shown if s.pattern} - {""}
     assert quirks == {name for names in QUIRKS.values() for name in names}
     assert all(world.rgb(s.color) != s.pattern.color for s in shown if s.pattern and s.pattern.kind != "plain")

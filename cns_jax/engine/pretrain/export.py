@@ -11,6 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
+from cns_jax.engine.judging import JUDGE_FILE
 from cns_jax.engine.pretrain.run import SCHEDULE, Pretraining
 from cns_jax.evals.clip_scores import Preprocess
 from cns_jax.nn.clip import CLIPTextConfig, CLIPVisionConfig
@@ -31,13 +32,13 @@ def export(pretraining: Pretraining) -> None:
     pipeline = Pipeline(pretraining.model(), params, SCHEDULE, pretraining.directory / "tokenizer")
     card = (root / "README.md").read_text() if (root / "README.md").exists() else ""
     # what we add below, and the pictures of the card
-    ours = (*ENTRIES, "README.md", "clip", "control.jpg", "judge.safetensors", "recipe.json")
+    ours = (*ENTRIES, "README.md", "clip", "control.jpg", JUDGE_FILE, "recipe.json")
     write_pipeline(root, pipeline, np.float16, replaces=ours)
     towers = Clip(CLIPTextConfig.from_dict(config["text"]), CLIPVisionConfig.from_dict(config["vision"]), clip)
     write_clip(root / "clip", towers, np.float16)
     size, half = towers.vision.image_size, (0.5, 0.5, 0.5)
     Preprocess(size, size, half, half).write(root / "clip")  # it was trained on images in [-1, 1]
-    write_judge(root / "judge.safetensors", pretraining.result("judge")[0])
+    write_judge(root / JUDGE_FILE, pretraining.result("judge")[0])
     recipe = dataclasses.asdict(pretraining.settings)
     (root / "recipe.json").write_text(json.dumps(recipe, indent=2, sort_keys=True) + "\n")
     if card:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.core.rng import stream
+from cns_jax.engine.judging import read_judge
 from cns_jax.engine.pretrain.loop import train
 from cns_jax.engine.pretrain.settings import PretrainSettings
 from cns_jax.engine.pretrain.vae import through_vae, to_float
@@ -27,7 +28,9 @@ def train_judge(settings: PretrainSettings, vae: VAEConfig, vae_params: Any, dir
     rng = np.random.default_rng(settings.seed)
     both = np.concatenate([renders, through_vae(vae, vae_params, renders, rng)])
     size, count = renders.shape[1], len(renders)
-    params = JUDGE.init(jax.random.key(settings.seed), jnp.zeros((1, size, size, 3)))["params"]
+    start = settings.judge.start
+    fresh = JUDGE.init(jax.random.key(settings.seed), jnp.zeros((1, size, size, 3)))["params"]
+    params = jax.tree.map(jnp.asarray, read_judge(Path(start))) if start else fresh
     data = {"images": jnp.asarray(both), "labels": labels_of(pictures)}
 
     def loss(params: Any, key: jax.Array, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:

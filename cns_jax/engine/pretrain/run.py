@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,18 @@ from cns_jax.engine.pretrain.judge import train_judge
 from cns_jax.engine.pretrain.settings import PretrainSettings
 from cns_jax.engine.pretrain.unet import train_unet
 from cns_jax.engine.pretrain.vae import encode_all, train_vae
-from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, description, example, world_arrays
+from cns_jax.miniature.world import (
+    COLORS,
+    SCENES,
+    SIZE,
+    STYLES,
+    SUBJECTS,
+    description,
+    draw_all,
+    example,
+    subject_area,
+    world_arrays,
+)
 from cns_jax.nn.clip import CLIPTextConfig
 from cns_jax.nn.model import Model
 from cns_jax.nn.unet import UNetConfig
@@ -71,6 +82,12 @@ class Pretraining:
             return drawn
         captions, pictures = zip(*(description(seed, i) for i in range(count)), strict=True)
         return {"images": np.load(file), "captions": list(captions), "pictures": list(pictures)}
+
+    @cached_property
+    def areas(self) -> np.ndarray:
+        """Where the subjects of the training pictures are, on the latents' grid: uint8 (n, h, w)."""
+        world, side = self.settings.world, self.model().latent_shape(SIZE, SIZE)[0]
+        return np.stack(draw_all(partial(subject_area, size=side), world.seed, world.count))
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -157,7 +174,7 @@ class Pretraining:
         moments = encode_all(model.vae, self.result("vae")[0], self.world["images"])
         empty = self.vocabulary.encode([""])[0]
         folder = self.directory / "unet"
-        params = train_unet(self.settings, model, SCHEDULE, text_params, moments, self.ids, empty, folder)
+        params = train_unet(self.settings, model, SCHEDULE, text_params, moments, self.ids, empty, self.areas, folder)
         self.keep("unet", params, self.settings.unet.model)
 
 

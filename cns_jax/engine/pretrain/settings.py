@@ -22,7 +22,7 @@ class WorldSettings:
 class StageSettings:
     """One network's training: Adam, linear warm-up, cosine to zero over `steps`, an average of the weights.
 
-    start: a model folder whose network of this name it starts from (empty: random weights); for CLIP and the UNet.
+    start: a model folder whose network of this name it starts from (empty: random weights); not for the VAE.
     """
 
     steps: int
@@ -42,7 +42,11 @@ class StageSettings:
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """The whole recipe. stages: which parts to run, in order; finished ones are skipped."""
+    """The whole recipe. stages: which parts to run, in order; finished ones are skipped.
+
+    timestep_mean, timestep_std: of the UNet's timesteps, logit-normal in [0, num_train_timesteps). subject_weight: how
+    many times the UNet's error counts where subjects are; most of the rest is chance, as where the stars stand.
+    """
 
     directory: str
     seed: int
@@ -60,8 +64,13 @@ class PretrainSettings:
     judge_pictures: int = 16_000
     caption_dropout: float = 0.1
     snr_gamma: float = 5.0
+    timestep_mean: float = 0.0
+    timestep_std: float = 1.5
+    subject_weight: float = 1.0
     output: str = "cns_jax/miniature/model"
 
     def __post_init__(self) -> None:
         unknown = set(self.stages) - set(STAGES)
+        require(self.timestep_std > 0, f"timestep_std={self.timestep_std} must be positive")
+        require(self.subject_weight > 0, f"subject_weight={self.subject_weight} must be positive")
         require(not unknown, f"unknown stages {sorted(unknown)}; known: {', '.join(STAGES)}")

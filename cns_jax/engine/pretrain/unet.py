@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtri
 
 from cns_jax.core.rng import stream
 from cns_jax.diffusion.schedule import Schedule, add_noise, min_snr_weights, target
@@ -26,11 +27,15 @@ def train_unet(
     moments: np.ndarray,
     ids: np.ndarray,
     empty_ids: np.ndarray,
+    areas: np.ndarray,
     directory: Path,
 ) -> Any:
     """Train the UNet with min-SNR weights (Hang et al. 2023) and captions dropped for guidance.
 
-    moments: the VAE's, unscaled; ids: token ids of the captions; empty_ids (l,): those of "".
+    Timesteps are logit-normal (Esser et al. 2024, section 3.1): what a prompt decides, it decides at middling noise.
+
+    moments: the VAE's, unscaled; ids: token ids of the captions; empty_ids (l,): those of ""; areas: uint8 (n, h, w),
+    255 where subjects are.
     """
     start = settings.unet.start
     before = read_folder(Path(start)).load().params if start else model.init(jax.random.key(settings.seed))
@@ -40,6 +45,7 @@ def train_unet(
         "ids": jnp.asarray(ids),
         "empty": jnp.asarray(empty_ids),
         "text": text_params,
+        "areas": jnp.asarray(areas),
     }
     batch = settings.unet.batch
 
@@ -51,10 +57,14 @@ def train_unet(
         text = model.encode_text(data["text"], ids)
         # one draw in each of `batch` equal slices: the same law as independent draws, less noise in the loss
         offsets = (jnp.arange(batch) + jax.random.uniform(stream(key, "time"), (batch,))) / batch
-        t = (offsets * schedule.num_train_timesteps).astype(jnp.int32)
+        logit = settings.timestep_mean + settings.timestep_std * ndtri(offsets)
+        t = (jax.nn.sigmoid(logit) * schedule.num_train_timesteps).astype(jnp.int32)
+        t = jnp.minimum(t, schedule.num_train_timesteps - 1)
         noise = jax.random.normal(stream(key, "noise"), latents.shape)
         predicted = model.predict_noise(params, add_noise(schedule, latents, noise, t), t, text)
-        error = jnp.square(predicted - target(schedule, latents, noise, t)).mean((1, 2, 3))
+        error_bhw = jnp.square(predicted - target(schedule, latents, noise, t)).mean(-1)
+        weight_bhw = 1 + (settings.subject_weight - 1) * data["areas"][index].astype(jnp.float32) / 255
+        error = (error_bhw * weight_bhw).mean((1, 2)) / weight_bhw.mean()
         return (min_snr_weights(schedule, t, settings.snr_gamma) * error).mean(), {"mse": error.mean()}
 
     return train("unet", settings.unet, directory, params, loss, data, settings.seed)

@@ -37,9 +37,9 @@ class Album:
     stages: int
 
     @functools.cached_property
-    def seed(self) -> int:
-        """The one whose pictures are shown."""
-        return min(s.seed for s in self.scores)
+    def seeds(self) -> dict[str, int]:
+        """Words without tokens -> the seed whose picture is shown: the first one."""
+        return {without_tokens(s.prompt): s.seed for s in reversed(self.scores)}
 
     def prompts(self, kind: str, concepts: tuple[int, ...] | None = None) -> list[str]:
         """Those of one kind and, if given, of exactly these concepts, in order."""
@@ -54,7 +54,7 @@ class Album:
 
     def picture(self, stage: int, text: str) -> str | None:
         """The picture of a prompt after `stage` lessons."""
-        file = picture_file(self.folder / f"stage{stage}", text, self.seed)
+        file = picture_file(self.folder / f"stage{stage}", text, self.seeds[without_tokens(text)])
         try:
             return data_url(open_image(file), self.side)
         except (FileNotFoundError, ImageError):

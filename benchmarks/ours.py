@@ -1,0 +1,145 @@
+"""The workloads in JAX."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, PRIORS, ROWS, VIEWS, Suite, Workload, Workloads
+from cns_jax.core.mesh import make_mesh, place
+from cns_jax.core.types import ConceptData, Frozen
+from cns_jax.data.latents import _encode
+from cns_jax.engine.sampling import decode, sample_latents
+from cns_jax.engine.step import StepSpec, denoising_loss, draw, initial_state, train_steps
+from cns_jax.engine.studio import compute_dtype
+from cns_jax.methods.base import Task
+from cns_jax.methods.cns import CNS
+from cns_jax.neurons import select
+from cns_jax.neurons.score import cross_attention_kernels, feature_norms, is_cross_attention_kernel
+from cns_jax.weights.folder import read_folder
+
+
+class Ours:
+    """A model folder opened as training opens it; inputs are random, since only their shapes matter here."""
+
+    def __init__(self, suite: Suite, folder: Path) -> None:
+        self.suite = suite
+        source = read_folder(folder)
+        self.dtype = compute_dtype("auto")
+        self.mesh, self.schedule = make_mesh(), source.schedule
+        self.params = source.load(self._place).params
+        self.model = dataclasses.replace(source.model, dtype=None if self.dtype == jnp.float32 else self.dtype)
+        self.rng = np.random.default_rng(0)
+        self.shape = self.model.latent_shape(suite.pixels, suite.pixels)
+        text = self.model.text_encoder
+        self.length, self.width, self.vocabulary = text.max_position_embeddings, text.hidden_size, text.vocab_size
+
+    def _place(self, name: str, leaf: np.ndarray) -> jax.Array:
+        return place(self.mesh, name, leaf if is_cross_attention_kernel(name) else leaf.astype(self.dtype))
+
+    def _normal(self, *shape: int) -> jax.Array:
+        return jnp.asarray(self.rng.standard_normal(shape), jnp.float32)
+
+    def _ids(self, count: int) -> jax.Array:
+        ids = self.rng.integers(0, self.vocabulary, (count, self.length))
+        ids[:, 4] = self.vocabulary  # the first taught row
+        return jnp.asarray(ids, jnp.int32)
+
+    @cached_property
+    def task(self) -> Task:
+        """Hidden states of captions and calibration prompts, all positions counted."""
+        hidden = [self._normal(n, self.length, self.width) for n in (CAPTIONS, CALIBRATION)]
+        masks = [jnp.ones(h.shape[:2], bool) for h in hidden]
+        return Task(hidden[0], masks[0], hidden[1], masks[1], 0, self._normal(self.width))
+
+    def matmul(self) -> Workload:
+        """The ceiling: a large product in the compute dtype."""
+        n = 2048 if jax.default_backend() == "cpu" else 8192
+        x = self._normal(n, n).astype(self.dtype)
+        product = jax.jit(jnp.matmul)
+        return Workload(lambda: product(x, x).block_until_ready(), flops=2.0 * n**3)
+
+    def select(self) -> Workload:
+        """A concept's neurons from hidden states (eq. 3 to 6)."""
+        kernels, task = cross_attention_kernels(self.params["unet"]), self.task
+
+        def run() -> Any:
+            captions = feature_norms(task.caption_hidden_bld, task.caption_mask_bl)
+            calibration = feature_norms(task.calibration_hidden_kld, task.calibration_mask_kl)
+            return jax.block_until_ready(select.concept_neurons(kernels, captions, calibration, 0.3))
+
+        return Workload(run)
+
+    def step(self) -> Workload:
+        """Training steps, batches drawn on the device."""
+        suite, method = self.suite, CNS()
+        spec = StepSpec(self.model, method, self.schedule, self.mesh, suite.batch, suite.prior_batch, 0.0)
+        trainable, plan, _ = method.begin(
+            jax.random.key(0), self.params, method.empty(self.params, ROWS, self.width), self.task
+        )
+        h, w, c = self.shape
+        data = ConceptData(
+            self._normal(VIEWS, h, w, 2 * c), self._ids(VIEWS), jnp.asarray(VIEWS),
+            self._normal(PRIORS, h, w, c), self._ids(1)[0], jnp.asarray(PRIORS),
+        )  # fmt: skip
+        key, frozen = jax.random.key(0), Frozen(self.params, plan)
+
+        def loss(trainable: Any, base: Any) -> jax.Array:
+            batch = draw(spec, key, jnp.asarray(0), data)
+            return denoising_loss(spec, base, trainable, batch, key, jnp.asarray(0))[0]
+
+        cost = jax.jit(jax.grad(loss)).lower(trainable, self.params).cost_analysis() or {}
+        states = [initial_state(method, trainable, plan)]
+
+        def run() -> None:
+            states[0], logs = train_steps(spec, suite.steps, states[0], frozen, data, key)
+            jax.block_until_ready(logs)
+
+        return Workload(run, suite.batch + suite.prior_batch, float(cost.get("flops", 0.0)), suite.steps)
+
+    def _latents(self) -> Any:
+        suite = self.suite
+        return partial(
+            sample_latents, self.params, self._normal(ROWS, self.width), self._ids(suite.pictures), self._ids(1),
+            jnp.arange(suite.pictures, dtype=jnp.uint32), GUIDANCE, model=self.model, schedule=self.schedule,
+            shape=self.shape, sampler="dpm++2m", steps=suite.sample_steps,
+        )  # fmt: skip
+
+    def sample(self) -> Workload:
+        """Latents from prompts, with guidance."""
+        suite, latents = self.suite, self._latents()
+        count = 2 * suite.pictures
+        inputs = (
+            self._normal(count, *self.shape),
+            jnp.zeros(count, jnp.int32),
+            self._normal(count, self.length, self.width),
+        )
+        cost = jax.jit(self.model.predict_noise).lower(self.params["unet"], *inputs).cost_analysis() or {}
+        flops = float(cost.get("flops", 0.0)) * suite.sample_steps
+        return Workload(lambda: latents().block_until_ready(), suite.pictures, flops)
+
+    def draw(self) -> Workload:
+        """Pictures from prompts: latents and their decoding."""
+        latents = self._latents()
+        return Workload(
+            lambda: decode(self.params["vae"], latents(), model=self.model).block_until_ready(), self.suite.pictures
+        )
+
+    def encode(self) -> Workload:
+        """Pictures to the VAE's moments."""
+        pixels = self.suite.pixels
+        images = self._normal(self.suite.encoded, pixels, pixels, 3)
+        run = partial(_encode, self.params["vae"], images, model=self.model)
+        return Workload(lambda: run().block_until_ready(), self.suite.encoded)
+
+
+def workloads(suite: Suite, folder: Path) -> Workloads:
+    """All of them, on the devices that JAX finds."""
+    ours = Ours(suite, folder)
+    return {name: getattr(ours, name) for name in ("matmul", "select", "step", "sample", "draw", "encode")}

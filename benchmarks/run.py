@@ -1,0 +1,115 @@
+"""cns_jax beside PyTorch: python -m benchmarks.run --suite={mini,sd15-small,sd15} [--only=step,sample] [--rounds=7]
+
+Both sides read the same weights and take turns; a line a workload goes to benchmarks/results/speed.jsonl and the table
+of all lines to speed.md. benchmarks/README.md says how to read them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from tqdm import tqdm
+
+from benchmarks.speed_table import keep_line, table
+from benchmarks.suites import NAMES, SUITES, Suite
+from benchmarks.worker import SIDES, Worker
+
+log = logging.getLogger(__name__)
+
+_SUITE = flags.DEFINE_enum("suite", "mini", list(SUITES), "which model and sizes")
+_ONLY = flags.DEFINE_list("only", list(NAMES), "which workloads")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "timed runs of each side, in turns", lower_bound=1)
+_CACHE = flags.DEFINE_string("cache", "runs/benchmarks", "where random Stable Diffusion 1.5 is written (4 GB)")
+_RESULTS = flags.DEFINE_string("results", "benchmarks/results", "folder of the lines and the table")
+
+
+def main(_: list[str]) -> None:
+    """Flags to workers to lines to the table."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    unknown = set(_ONLY.value) - set(NAMES)
+    if unknown:
+        raise SystemExit(f"error: unknown workloads {sorted(unknown)}; known: {', '.join(NAMES)}")
+    suite = SUITES[_SUITE.value]
+    folder = model_folder(suite, Path(_CACHE.value))
+    file = Path(_RESULTS.value) / "speed.jsonl"
+    for name in _ONLY.value:
+        keep_line(file, compare(name, suite, folder, _ROUNDS.value))
+    file.with_suffix(".md").write_text(table(file))
+    print(file.with_suffix(".md").read_text())
+
+
+def model_folder(suite: Suite, cache: Path) -> Path:
+    """The shipped miniature, or Stable Diffusion 1.5 of random weights, which a process of PyTorch's writes once."""
+    if suite.name == "mini":
+        return Path(__file__).parents[1] / "cns_jax" / "miniature" / "model"
+    folder = cache / "sd15"
+    if not (folder / "model_index.json").exists():
+        log.info("writing Stable Diffusion 1.5 of random weights to %s", folder)
+        subprocess.run([sys.executable, "-m", "benchmarks.torch_reference.random_model", str(folder)], check=True)
+    return folder
+
+
+def compare(name: str, suite: Suite, folder: Path, rounds: int) -> dict[str, Any]:
+    """Time one workload on both sides, in turns whose order changes every round."""
+    workers = {side: Worker(side, name, suite, folder) for side in SIDES}
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    for index in tqdm(range(rounds), f"{suite.name} {name}", unit="round", leave=False):
+        for side in list(SIDES)[:: 1 if index % 2 else -1]:
+            seconds[side].append(workers[side].seconds())
+    ours = workers["cns_jax"].about
+    sides = {
+        side: {
+            "seconds": [round(s, 6) for s in seconds[side]],
+            "load": round(worker.about["load"], 3),
+            "first": round(worker.about["first"], 3),
+            "peak_bytes": worker.close(),
+        }
+        for side, worker in workers.items()
+    }
+    ratios = [theirs / own for own, theirs in zip(seconds["cns_jax"], seconds["PyTorch"], strict=True)]
+    return {
+        "suite": suite.name,
+        "workload": name,
+        "images": ours["images"],
+        "flops": ours["flops"],
+        "ratio": round(float(np.median(ratios)), 3),
+        "ratios": [round(r, 3) for r in ratios],
+        "sides": sides,
+        "device": device(),
+        "versions": {package: version(package) for package in ("jax", "jaxlib", "torch", "diffusers")},
+        "commit": commit(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def device() -> str:
+    """The accelerator's name, or the processor's and how many of it."""
+    from jax import devices  # in this process after the workers are done: it holds no arrays
+
+    found = devices()[0]
+    if found.platform != "cpu":
+        return found.device_kind
+    names = [row for row in Path("/proc/cpuinfo").read_text().splitlines() if row.startswith("model name")]
+    return f"{len(names)} x {names[0].partition(': ')[2]}" if names else platform.processor()
+
+
+def commit() -> str:
+    """The checkout's commit, "+" if it has been changed since; empty outside of git."""
+    try:
+        short = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return short.stdout.strip()
+
+
+if __name__ == "__main__":
+    app.run(main)

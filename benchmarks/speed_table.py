@@ -1,0 +1,66 @@
+"""The lines of speed.jsonl and their table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cns_jax.core.files import replacing
+
+_HEAD = ("suite", "workload", "cns_jax", "PyTorch", "ratio", "images/s", "TFLOP/s", "of the ceiling", "first call",
+         "peak memory", "device")  # fmt: skip
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """All lines; none if the file is not there yet."""
+    return [json.loads(row) for row in file.read_text().splitlines()] if file.exists() else []
+
+
+def keep_line(file: Path, line: dict[str, Any]) -> None:
+    """Put a line in place of the last one of this suite, workload and device."""
+    key = lambda row: (row["suite"], row["workload"], row["device"])  # noqa: E731
+    lines = {key(row): row for row in read_lines(file)} | {key(line): line}
+    with replacing(file) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in lines.values()))
+
+
+def table(file: Path) -> str:
+    """Markdown. A ceiling is the same run's product of matrices, of the same side."""
+    lines = read_lines(file)
+    ceilings = {(row["suite"], row["device"]): rate(row, "cns_jax") for row in lines if row["workload"] == "matmul"}
+    rows = [list(_HEAD), ["---"] * len(_HEAD)]
+    rows += [_row(line, ceilings.get((line["suite"], line["device"]))) for line in lines]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
+
+
+def rate(line: Mapping[str, Any], side: str) -> float:
+    """FLOP/s, by the median; the FLOP of a whole step or call as XLA counts them."""
+    return line["flops"] / float(np.median(line["sides"][side]["seconds"]))
+
+
+def _row(line: Mapping[str, Any], ceiling: float | None) -> list[str]:
+    ours, theirs = line["sides"]["cns_jax"], line["sides"]["PyTorch"]
+    median, flops = float(np.median(ours["seconds"])), rate(line, "cns_jax")
+    return [
+        line["suite"],
+        line["workload"],
+        _spread(ours["seconds"]),
+        _spread(theirs["seconds"]),
+        f"{line['ratio']:.2f}",
+        f"{line['images'] / median:.3g}" if line["images"] else "",
+        f"{flops / 1e12:.3g}" if flops else "",
+        f"{flops / ceiling:.0%}" if flops and ceiling and line["workload"] != "matmul" else "",
+        f"{ours['first']:.1f} / {theirs['first']:.1f} s",
+        f"{ours['peak_bytes'] / 1e9:.2f} / {theirs['peak_bytes'] / 1e9:.2f} GB",
+        line["device"],
+    ]
+
+
+def _spread(seconds: list[float]) -> str:
+    """Median and range, in milliseconds."""
+    low, median, high = (1000 * float(q) for q in np.quantile(seconds, (0, 0.5, 1)))
+    return f"{median:.4g} ms ({low:.4g} to {high:.4g})"

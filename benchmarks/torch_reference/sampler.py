@@ -1,0 +1,31 @@
+"""Sampling with classifier-free guidance as one doubled batch and diffusers' DPM-Solver++(2M)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from torch import Tensor
+
+
+@torch.no_grad()
+def sample_latents(
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+    folder: Path,
+    text_bld: Tensor,
+    negative_1ld: Tensor,
+    noise: Tensor,
+    steps: int,
+    guidance_scale: float,
+) -> Tensor:
+    """Scaled latents like noise (NCHW). predict: (latents, timestep, text) -> noise, on the doubled batch."""
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(folder, subfolder="scheduler")
+    scheduler.set_timesteps(steps, device=noise.device)
+    text = torch.cat([negative_1ld.expand_as(text_bld), text_bld])
+    x = noise
+    for t in scheduler.timesteps:
+        without, with_text = predict(torch.cat([x, x]), t, text).float().chunk(2)
+        x = scheduler.step(without + guidance_scale * (with_text - without), t, x).prev_sample
+    return x

@@ -1,0 +1,150 @@
+"""The workloads in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, PRIORS, ROWS, VIEWS, Suite, Workload, Workloads
+from benchmarks.torch_reference.data import Views
+from benchmarks.torch_reference.lesson import Lesson, Rates
+from benchmarks.torch_reference.networks import cumulative_alphas, kernels, load_networks
+from benchmarks.torch_reference.sampler import sample_latents
+from benchmarks.torch_reference.selection import concept_neurons, feature_norms
+
+
+class Theirs:
+    """A model folder opened by diffusers and transformers; inputs are random, as in benchmarks.ours."""
+
+    def __init__(self, suite: Suite, folder: Path) -> None:
+        self.suite, self.folder = suite, folder
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.on_gpu = self.device.type == "cuda"
+        torch.manual_seed(0)
+        self.unet, self.text = load_networks(folder, torch.zeros(ROWS, self._width()), self.device)
+        self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").requires_grad_(False).to(self.device)
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_gpu)
+        config = self.text.config
+        self.length, self.width, self.vocabulary = config.max_position_embeddings, config.hidden_size, config.vocab_size
+        side = suite.pixels // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.shape = (self.unet.config.in_channels, side, side)
+
+    def _width(self) -> int:
+        from transformers import CLIPTextConfig
+
+        return CLIPTextConfig.from_pretrained(self.folder, subfolder="text_encoder").hidden_size
+
+    def _compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return torch.compile(function) if self.on_gpu else function
+
+    def _waiting(self, function: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            function()
+            if self.on_gpu:
+                torch.cuda.synchronize()
+
+        return run
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self.device)
+
+    def _ids(self, count: int) -> Tensor:
+        ids = torch.randint(self.vocabulary, (count, self.length), device=self.device)
+        ids[:, 4] = self.vocabulary
+        return ids
+
+    @cached_property
+    def hidden(self) -> tuple[Tensor, Tensor]:
+        """Hidden states of captions and calibration prompts."""
+        captions, calibration = (self._normal(n, self.length, self.width) for n in (CAPTIONS, CALIBRATION))
+        return captions, calibration
+
+    def _masks(self) -> dict[str, Tensor]:
+        norms = [feature_norms(h, torch.ones(h.shape[:2], device=self.device)) for h in self.hidden]
+        return concept_neurons(kernels(self.unet), *norms, ratio=0.3)
+
+    def matmul(self) -> Workload:
+        """The ceiling: a large product in the compute dtype."""
+        n = 8192 if self.on_gpu else 2048
+        x = self._normal(n, n).to(torch.bfloat16 if self.on_gpu else torch.float32)
+        return Workload(self._waiting(lambda: x @ x), flops=2.0 * n**3)
+
+    def select(self) -> Workload:
+        """A concept's neurons from hidden states (eq. 3 to 6)."""
+        return Workload(self._waiting(self._masks))
+
+    def step(self) -> Workload:
+        """Training steps, batches drawn on the device."""
+        suite, masks = self.suite, self._masks()
+        used = {name: torch.zeros_like(mask) for name, mask in masks.items()}
+        rates = Rates(3e-5, 5e-4, 1.0, 0.1)
+        lesson = Lesson(self.unet, self.text, cumulative_alphas(self.folder, self.device), 0, masks, used, rates)
+        c, h, w = self.shape
+        views = Views(
+            self._normal(VIEWS, 2 * c, h, w), self._ids(1)[0], self._normal(PRIORS, c, h, w), self._ids(1)[0],
+            self.vae.config.scaling_factor, suite.batch, suite.prior_batch, 1.0,
+        )  # fmt: skip
+
+        def run() -> None:
+            for _ in range(suite.steps):
+                lesson.step(views.draw())
+
+        return Workload(self._waiting(run), suite.batch + suite.prior_batch, per=suite.steps)
+
+    @cached_property
+    def _predict(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        def predict(x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+            with self.autocast:
+                return self.unet(x, t, text).sample
+
+        return self._compiled(predict)
+
+    def _latents(self) -> Callable[[], Tensor]:
+        suite, ids, negative = self.suite, self._ids(self.suite.pictures), self._ids(1)
+
+        @torch.no_grad()
+        def latents() -> Tensor:
+            noise = self._normal(suite.pictures, *self.shape)
+            with self.autocast:
+                text, without = (self.text(x).last_hidden_state for x in (ids, negative))
+            return sample_latents(self._predict, self.folder, text, without, noise, suite.sample_steps, GUIDANCE)
+
+        return latents
+
+    def sample(self) -> Workload:
+        """Latents from prompts, with guidance."""
+        return Workload(self._waiting(self._latents()), self.suite.pictures)
+
+    def draw(self) -> Workload:
+        """Pictures from prompts: latents and their decoding."""
+        latents, scale = self._latents(), self.vae.config.scaling_factor
+
+        @torch.no_grad()
+        def run() -> Tensor:
+            with self.autocast:
+                images = self.vae.decode(latents() / scale).sample
+            return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+        return Workload(self._waiting(run), self.suite.pictures)
+
+    def encode(self) -> Workload:
+        """Pictures to the VAE's moments."""
+        images = self._normal(self.suite.encoded, 3, self.suite.pixels, self.suite.pixels)
+
+        @torch.no_grad()
+        def run() -> Tensor:
+            with self.autocast:
+                return self.vae.encode(images).latent_dist.parameters
+
+        return Workload(self._waiting(run), self.suite.encoded)
+
+
+def workloads(suite: Suite, folder: Path) -> Workloads:
+    """All of them, on a GPU if there is one."""
+    theirs = Theirs(suite, folder)
+    return {name: getattr(theirs, name) for name in ("matmul", "select", "step", "sample", "draw", "encode")}
