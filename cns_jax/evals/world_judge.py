@@ -19,7 +19,8 @@ from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, Picture, S
 
 _STYLES, _SCENES = (*STYLES, *HELD_OUT_STYLES), (*SCENES, *HELD_OUT_SCENES)
 _PATTERNS = (PLAIN, *PATTERNS)
-_EVEN = tuple(_PATTERNS.index(name) for name in ("stripes", "checks", "halves"))
+EVEN = tuple(_PATTERNS.index(name) for name in ("stripes", "checks", "halves"))
+"""Patterns that cover half of a body, so that either of the two colours may be called the body's."""
 _QUIRKS = ("", *sorted({name for names in QUIRKS.values() for name in names}))
 _EYES = 2  # plain, odd
 _DEFINING = ("subject", "color", "pattern", "second")
@@ -56,7 +57,7 @@ def labels_of(pictures: Sequence[Picture]) -> Labels:
 
 @jax.jit
 def _grade(params: Any, images_u8: jax.Array, truth: Labels) -> dict[str, jax.Array]:
-    return grades(verdict(JUDGE, params, images_u8.astype(jnp.float32) / 127.5 - 1.0), truth, _EVEN)
+    return grades(verdict(JUDGE, params, images_u8.astype(jnp.float32) / 127.5 - 1.0), truth, EVEN)
 
 
 def judged(params: Any, images_u8: np.ndarray, pictures: Sequence[Picture]) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ import torch
 from benchmarks.torch_reference.lesson import Lesson, Rates, TorchBatch
 from benchmarks.torch_reference.networks import cumulative_alphas, load_networks
 from benchmarks.torch_reference.selection import concept_neurons, feature_norms
+from cns_jax.core.mesh import make_mesh
 from cns_jax.core.rng import stream
 from cns_jax.core.tree import flatten
 from cns_jax.core.types import ConceptData, Frozen, Trainable
@@ -87,14 +88,17 @@ def oracle() -> Oracle:
         latents(6, 16) * 0.5, jnp.broadcast_to(prompt[0], (6, prompt.shape[1])), jnp.asarray(6),
         latents(4, 8), jnp.asarray(prompt[1]), jnp.asarray(4),
     )  # fmt: skip
-    spec = StepSpec(studio.model, method, studio.schedule, studio.mesh, BATCH, PRIORS, SNR_GAMMA)
+    first = jax.devices()[:1]
+    spec = StepSpec(studio.model, method, studio.schedule, make_mesh(devices=first), BATCH, PRIORS, SNR_GAMMA)
     rates = Rates(method.lr_neurons, method.lr_token, method.lambda1, method.lambda2, SNR_GAMMA)
+    torch.set_num_threads(1)  # two processes of tests share two cores; threads that wait for each other crawl
     cpu = torch.device("cpu")
     networks = load_networks(miniature_folder(), torch.tensor(np.asarray(trainable.rows_rd)), cpu)
     masks = to_torch(plan.mask, bool), to_torch(used, bool)
     alphas = cumulative_alphas(miniature_folder(), cpu)
     lesson = Lesson(*networks, alphas, row, *masks, rates, start=to_torch(moved))
-    return Oracle(spec, plan, trainable, studio.params, data, lesson, task)
+    ours = jax.device_put((plan, trainable, studio.params, data), first[0])
+    return Oracle(spec, *ours, lesson, task)
 
 
 def relative(ours: dict[str, np.ndarray], theirs: dict[str, torch.Tensor]) -> float:
