@@ -75,7 +75,7 @@ def get_config() -> ConfigDict:
             "vae_whole": {"steps": 1000, "batch": 8, "learning_rate": 5e-4, "ema": 0.998, "save_every": 500},
             "clip": {
                 "start": "",
-                "steps": 1900,
+                "steps": 2300,
                 "batch": 128,
                 "learning_rate": 1e-3,
                 "weight_decay": 0.02,
@@ -83,7 +83,7 @@ def get_config() -> ConfigDict:
                 "save_every": 250,
                 "model": {"text": tower, "vision": {**tower, "image_size": 64, "patch_size": 8}},
             },
-            "judge": {"steps": 9000, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
+            "judge": {"start": "", "steps": 9000, "batch": 64, "learning_rate": 2e-3, "ema": 0.995, "save_every": 500},
             "judge_pictures": 16_000,
             "snr_gamma": 5.0,
             "subject_weight": 8.0,
@@ -91,7 +91,7 @@ def get_config() -> ConfigDict:
             "timestep_std": 1.2,
             "unet": {
                 "start": "",  # the shipped one went on from earlier worlds' miniatures; see its card
-                "steps": 13_400,
+                "steps": 18_800,
                 "batch": 64,
                 "learning_rate": 1.5e-3,
                 "warmup": 200,

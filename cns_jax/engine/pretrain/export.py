@@ -24,9 +24,8 @@ def export(pretraining: Pretraining) -> None:
     """Write the miniature to settings.output in float16."""
     clip, config = pretraining.result("clip")
     params = {
-        "unet": pretraining.result("unet")[0],
+        **pretraining.result("unet")[0],
         "vae": pretraining.result("vae")[0],
-        "text_encoder": {"text_model": clip["text"]["text_model"]},
     }
     root = Path(pretraining.settings.output)
     pipeline = Pipeline(pretraining.model(), params, SCHEDULE, pretraining.directory / "tokenizer")

@@ -167,7 +167,7 @@ class Pretraining:
         return Model(UNetConfig.from_dict(self.settings.unet.model), vae, text)
 
     def unet(self) -> None:
-        """Encode the world and train the UNet."""
+        """Encode the world and train the UNet, and the text encoder with it."""
         model = self.model()
         text_params = {"text_model": self.result("clip")[0]["text"]["text_model"]}
         log.info("encoding the world")
