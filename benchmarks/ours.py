@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, PRIORS, ROWS, VIEWS, Suite, Workload, Workloads
+from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, NAMES, PRIORS, ROWS, VIEWS, Suite, Workload, Workloads
 from cns_jax.core.mesh import make_mesh, place
 from cns_jax.core.types import ConceptData, Frozen
-from cns_jax.data.latents import _encode
+from cns_jax.data.latents import encode_views
 from cns_jax.engine.sampling import decode, sample_latents
 from cns_jax.engine.step import StepSpec, denoising_loss, draw, initial_state, train_steps
 from cns_jax.engine.studio import compute_dtype
@@ -134,12 +134,12 @@ class Ours:
     def encode(self) -> Workload:
         """Pictures to the VAE's moments."""
         pixels = self.suite.pixels
-        images = self._normal(self.suite.encoded, pixels, pixels, 3)
-        run = partial(_encode, self.params["vae"], images, model=self.model)
-        return Workload(lambda: run().block_until_ready(), self.suite.encoded)
+        count = self.suite.encoded
+        images = np.asarray(self._normal(count, pixels, pixels, 3))
+        return Workload(partial(encode_views, self.model, self.params["vae"], images, count), count)
 
 
 def workloads(suite: Suite, folder: Path) -> Workloads:
     """All of them, on the devices that JAX finds."""
     ours = Ours(suite, folder)
-    return {name: getattr(ours, name) for name in ("matmul", "select", "step", "sample", "draw", "encode")}
+    return {name: getattr(ours, name) for name in NAMES}

@@ -19,7 +19,8 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from benchmarks.speed_table import keep_line, table
+from benchmarks.runs import keep
+from benchmarks.speed_table import KEY, table
 from benchmarks.suites import NAMES, SUITES, Suite
 from benchmarks.worker import SIDES, Worker
 
@@ -42,7 +43,7 @@ def main(_: list[str]) -> None:
     folder = model_folder(suite, Path(_CACHE.value))
     file = Path(_RESULTS.value) / "speed.jsonl"
     for name in _ONLY.value:
-        keep_line(file, compare(name, suite, folder, _ROUNDS.value))
+        keep(file, compare(name, suite, folder, _ROUNDS.value), KEY)
     file.with_suffix(".md").write_text(table(file))
     print(file.with_suffix(".md").read_text())
 

@@ -1,31 +1,20 @@
-"""The lines of speed.jsonl and their table."""
+"""The table of speed.jsonl."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cns_jax.core.files import replacing
+from benchmarks.runs import read_lines
+
+KEY = ("suite", "workload", "device")
+"""What makes a line the same line."""
 
 _HEAD = ("suite", "workload", "cns_jax", "PyTorch", "ratio", "images/s", "TFLOP/s", "of the ceiling", "first call",
          "peak memory", "device")  # fmt: skip
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """All lines; none if the file is not there yet."""
-    return [json.loads(row) for row in file.read_text().splitlines()] if file.exists() else []
-
-
-def keep_line(file: Path, line: dict[str, Any]) -> None:
-    """Put a line in place of the last one of this suite, workload and device."""
-    key = lambda row: (row["suite"], row["workload"], row["device"])  # noqa: E731
-    lines = {key(row): row for row in read_lines(file)} | {key(line): line}
-    with replacing(file) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in lines.values()))
 
 
 def table(file: Path) -> str:

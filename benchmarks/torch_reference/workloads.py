@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, PRIORS, ROWS, VIEWS, Suite, Workload, Workloads
+from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, NAMES, PRIORS, ROWS, VIEWS, Suite, Workload, Workloads
 from benchmarks.torch_reference.data import Views
 from benchmarks.torch_reference.lesson import Lesson, Rates
 from benchmarks.torch_reference.networks import cumulative_alphas, kernels, load_networks
@@ -147,4 +147,4 @@ class Theirs:
 def workloads(suite: Suite, folder: Path) -> Workloads:
     """All of them, on a GPU if there is one."""
     theirs = Theirs(suite, folder)
-    return {name: getattr(theirs, name) for name in ("matmul", "select", "step", "sample", "draw", "encode")}
+    return {name: getattr(theirs, name) for name in NAMES}

@@ -29,8 +29,10 @@ def train_judge(settings: PretrainSettings, vae: VAEConfig, vae_params: Any, dir
     both = np.concatenate([renders, through_vae(vae, vae_params, renders, rng)])
     size, count = renders.shape[1], len(renders)
     start = settings.judge.start
-    fresh = JUDGE.init(jax.random.key(settings.seed), jnp.zeros((1, size, size, 3)))["params"]
-    params = jax.tree.map(jnp.asarray, read_judge(Path(start))) if start else fresh
+    if start:
+        params = jax.tree.map(jnp.asarray, read_judge(Path(start)))
+    else:
+        params = JUDGE.init(jax.random.key(settings.seed), jnp.zeros((1, size, size, 3)))["params"]
     data = {"images": jnp.asarray(both), "labels": labels_of(pictures)}
 
     def loss(params: Any, key: jax.Array, data: Any) -> tuple[jax.Array, dict[str, jax.Array]]:

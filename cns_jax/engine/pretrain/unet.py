@@ -40,8 +40,10 @@ def train_unet(
     ids: token ids of the captions; empty_ids (l,): those of ""; areas: uint8 (n, h, w), 255 where subjects are.
     """
     start = settings.unet.start
-    fresh = {**model.init(jax.random.key(settings.seed)), "text_encoder": text_params}
-    before = read_folder(Path(start)).load().params if start else fresh
+    if start:
+        before = read_folder(Path(start)).load().params
+    else:
+        before = {**model.init(jax.random.key(settings.seed)), "text_encoder": text_params}
     params = {name: jax.tree.map(jnp.asarray, before[name]) for name in ("unet", "text_encoder")}
     data = {
         "moments": jnp.asarray(moments),
