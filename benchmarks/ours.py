@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -17,12 +18,13 @@ from cns_jax.core.types import ConceptData, Frozen
 from cns_jax.data.latents import encode_views
 from cns_jax.engine.sampling import decode, sample_latents
 from cns_jax.engine.step import StepSpec, denoising_loss, draw, initial_state, train_steps
-from cns_jax.engine.studio import compute_dtype
+from cns_jax.engine.studio import compute_dtype, stored_dtype
 from cns_jax.methods.base import Task
 from cns_jax.methods.cns import CNS
 from cns_jax.neurons import select
-from cns_jax.neurons.score import cross_attention_kernels, feature_norms, is_cross_attention_kernel
-from cns_jax.weights.folder import read_folder
+from cns_jax.neurons.score import cross_attention_kernels, feature_norms
+from cns_jax.nn.config import config_dict
+from cns_jax.weights.folder import WEIGHT_FILES, read_folder, write_component
 
 
 class Ours:
@@ -41,7 +43,7 @@ class Ours:
         self.length, self.width, self.vocabulary = text.max_position_embeddings, text.hidden_size, text.vocab_size
 
     def _place(self, name: str, leaf: np.ndarray) -> jax.Array:
-        return place(self.mesh, name, leaf if is_cross_attention_kernel(name) else leaf.astype(self.dtype))
+        return place(self.mesh, name, leaf.astype(stored_dtype(name, self.dtype), copy=False))
 
     def _normal(self, *shape: int) -> jax.Array:
         return jnp.asarray(self.rng.standard_normal(shape), jnp.float32)
@@ -137,6 +139,17 @@ class Ours:
         count = self.suite.encoded
         images = np.asarray(self._normal(count, pixels, pixels, 3))
         return Workload(partial(encode_views, self.model, self.params["vae"], images, count), count)
+
+    def export(self) -> Workload:
+        """The three networks to files, float16."""
+
+        def run() -> None:
+            with TemporaryDirectory() as folder:
+                for part, file in WEIGHT_FILES.items():
+                    config = config_dict(getattr(self.model, part))
+                    write_component(Path(folder) / part, file, config, self.params[part], np.float16)
+
+        return Workload(run)
 
 
 def workloads(suite: Suite, folder: Path) -> Workloads:

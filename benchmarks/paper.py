@@ -20,7 +20,7 @@ from benchmarks.page import write_all
 from benchmarks.runs import keep, read_lines
 from cns_jax.engine.analysis import AnalysisRequest, analyze
 from cns_jax.engine.fit import Interrupted
-from cns_jax.engine.progress import console
+from cns_jax.engine.start import start
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _DRAW_ONLY = flags.DEFINE_bool("draw_only", False, "train nothing: tables and fi
 
 def main(_: list[str]) -> None:
     """Flags to runs to lines to tables and figures."""
-    console()
+    start()
     file = Path(_RESULTS.value) / "runs.jsonl"
     if not _DRAW_ONLY.value:
         sets, seeds = [int(n) for n in _SETS.value], [int(n) for n in _SEEDS.value]

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import platform
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,9 +16,10 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
+from benchmarks.machine import commit, device
 from benchmarks.runs import keep
 from benchmarks.speed_table import KEY, table
-from benchmarks.suites import NAMES, SUITES, Suite
+from benchmarks.suites import NAMES, SUITES, Suite, model_folder
 from benchmarks.worker import SIDES, Worker
 
 log = logging.getLogger(__name__)
@@ -46,17 +44,6 @@ def main(_: list[str]) -> None:
         keep(file, compare(name, suite, folder, _ROUNDS.value), KEY)
     file.with_suffix(".md").write_text(table(file))
     print(file.with_suffix(".md").read_text())
-
-
-def model_folder(suite: Suite, cache: Path) -> Path:
-    """The shipped miniature, or Stable Diffusion 1.5 of random weights, which a process of PyTorch's writes once."""
-    if suite.name == "mini":
-        return Path(__file__).parents[1] / "cns_jax" / "miniature" / "model"
-    folder = cache / "sd15"
-    if not (folder / "model_index.json").exists():
-        log.info("writing Stable Diffusion 1.5 of random weights to %s", folder)
-        subprocess.run([sys.executable, "-m", "benchmarks.torch_reference.random_model", str(folder)], check=True)
-    return folder
 
 
 def compare(name: str, suite: Suite, folder: Path, rounds: int) -> dict[str, Any]:
@@ -90,26 +77,6 @@ def compare(name: str, suite: Suite, folder: Path, rounds: int) -> dict[str, Any
         "commit": commit(),
         "date": datetime.date.today().isoformat(),
     }
-
-
-def device() -> str:
-    """The accelerator's name, or the processor's and how many of it."""
-    from jax import devices  # in this process after the workers are done: it holds no arrays
-
-    found = devices()[0]
-    if found.platform != "cpu":
-        return found.device_kind
-    names = [row for row in Path("/proc/cpuinfo").read_text().splitlines() if row.startswith("model name")]
-    return f"{len(names)} x {names[0].partition(': ')[2]}" if names else platform.processor()
-
-
-def commit() -> str:
-    """The checkout's commit, "+" if it has been changed since; empty outside of git."""
-    try:
-        short = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return short.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 CAPTIONS, CALIBRATION, ROWS, VIEWS, PRIORS = 5, 20, 8, 20, 32
 GUIDANCE = 4.0
@@ -48,4 +54,15 @@ class Workload:
 Workloads = dict[str, Callable[[], Workload]]
 """By name, in the order of the tables; a workload is built when it is asked for."""
 
-NAMES = ("matmul", "select", "step", "sample", "draw", "encode")
+NAMES = ("matmul", "select", "step", "sample", "draw", "encode", "export")
+
+
+def model_folder(suite: Suite, cache: Path) -> Path:
+    """The shipped miniature, or Stable Diffusion 1.5 of random weights, which a process of PyTorch's writes once."""
+    if suite.name == "mini":
+        return Path(__file__).parents[1] / "cns_jax" / "miniature" / "model"
+    folder = cache / "sd15"
+    if not (folder / "model_index.json").exists():
+        log.info("writing Stable Diffusion 1.5 of random weights to %s", folder)
+        subprocess.run([sys.executable, "-m", "benchmarks.torch_reference.random_model", str(folder)], check=True)
+    return folder

@@ -16,7 +16,7 @@ from absl import app, flags
 from benchmarks.experiments import Experiment, perform
 from benchmarks.runs import keep, read_lines
 from benchmarks.trials import TRIALS, table
-from cns_jax.engine.progress import console
+from cns_jax.engine.start import start
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _RESULTS = flags.DEFINE_string("results", "benchmarks/results/paper", "folder of
 
 def main(_: list[str]) -> None:
     """Flags to trials to lines to the table."""
-    console()
+    start()
     folder = Path(_RESULTS.value)
     file = folder / "sweep.jsonl"
     names = [name for name in TRIALS if not _ONLY.value or name.startswith(tuple(_ONLY.value))]

@@ -28,9 +28,9 @@ _OUT = flags.DEFINE_string("out", "", "folder for the results (default: RUN/anal
 def main(_: list[str]) -> None:
     """Flags to a page of tables and figures."""
     from cns_jax.engine.analysis import AnalysisRequest, analyze
-    from cns_jax.engine.progress import console
+    from cns_jax.engine.start import start
 
-    console()
+    start()
     try:
         request = AnalysisRequest(
             model=_MODEL.value, variant=_VARIANT.value, tokenizer=_TOKENIZER.value, run=_RUN.value, after=_AFTER.value,

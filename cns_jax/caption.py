@@ -72,9 +72,9 @@ def load_captioner(model: str) -> Callable[[Image.Image], str]:
 def main(_: list[str]) -> None:
     """Flags to pictures to captions."""
     from cns_jax.engine.captioning import to_caption, write_captions
-    from cns_jax.engine.progress import console
+    from cns_jax.engine.start import start
 
-    console()
+    start()
     try:
         paths = to_caption(Path(_ROOT.value).expanduser(), _OVERWRITE.value)
         if not paths:

@@ -38,9 +38,9 @@ _OUT = flags.DEFINE_string("out", "", "folder for the figures and pictures (defa
 
 def main(_: list[str]) -> None:
     """Flags to the suite to a table."""
-    from cns_jax.engine.progress import console
+    from cns_jax.engine.start import start
 
-    console()
+    start()
     try:
         print(_control() if _SUITE.value == "control" else _concepts())
     except (ValueError, OSError) as error:

@@ -29,9 +29,9 @@ _LICENSE = flags.DEFINE_string("license", "", "licence note for the files' metad
 def main(_: list[str]) -> None:
     """Flags to the export's files."""
     from cns_jax.engine.export import LICENSE, ExportRequest, export
-    from cns_jax.engine.progress import console
+    from cns_jax.engine.start import start
 
-    console()
+    start()
     try:
         files, how = export(
             ExportRequest(_RUN.value, _FORMAT.value, _OUT.value, _AFTER.value, _DTYPE.value, _LICENSE.value or LICENSE)

@@ -26,9 +26,9 @@ _OUT = flags.DEFINE_string("out", "", "folder for the PNGs (default: RUN/generat
 def main(_: list[str]) -> None:
     """Flags to the run's weights to PNGs and a grid."""
     from cns_jax.engine.generate import Request, generate
-    from cns_jax.engine.progress import console
+    from cns_jax.engine.start import start
 
-    console()
+    start()
     request = Request(
         run=_RUN.value, prompts=tuple(_PROMPT.value), prompts_file=_FILE.value, num=_NUM.value, seed=_SEED.value,
         negative_prompt=_NEGATIVE.value,

@@ -31,10 +31,10 @@ def main(arguments: list[str]) -> None:
     """Flags to one of the four actions."""
     from cns_jax.core.settings import require
     from cns_jax.engine import patching
-    from cns_jax.engine.progress import console
+    from cns_jax.engine.start import start
     from cns_jax.weights.locate import Address
 
-    console()
+    start()
     action, files = (arguments[1] if len(arguments) > 1 else ""), arguments[2:]
     address = Address(_MODEL.value, _VARIANT.value, _TOKENIZER.value, _PREDICTION.value)
     try:

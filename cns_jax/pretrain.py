@@ -14,9 +14,9 @@ def main(_: list[str]) -> None:
     from cns_jax.engine.pretrain.export import export
     from cns_jax.engine.pretrain.run import run
     from cns_jax.engine.pretrain.settings import PretrainSettings
-    from cns_jax.engine.progress import console
+    from cns_jax.engine.start import start
 
-    console("%(asctime)s %(message)s")
+    start("%(asctime)s %(message)s")
     run(build(PretrainSettings, _CONFIG.value.to_dict()), export)
 
 

@@ -57,9 +57,9 @@ def main(arguments: Sequence[str]) -> None:
     tallying = bool(arguments) and arguments[0] == "tally"
     parsed = tally_arguments(arguments[1:]) if tallying else page_arguments(arguments)
 
-    from cns_jax.engine.progress import console
+    from cns_jax.engine.start import start
 
-    console()
+    start()
     try:
         if tallying:
             from cns_jax.evals.preferences import tally  # needs no model, so starts at once

@@ -18,11 +18,11 @@ def main(_: list[str]) -> None:
     from cns_jax.engine.closing import close
     from cns_jax.engine.fit import Interrupted
     from cns_jax.engine.plan import plan
-    from cns_jax.engine.progress import console
     from cns_jax.engine.sequence import run
     from cns_jax.engine.settings import RunSettings
+    from cns_jax.engine.start import start
 
-    console()
+    start()
     if _CONFIG.value is None:
         sys.exit("error: give a configuration, e.g. --config=configs/mini.py")
     values = _CONFIG.value.to_dict()

@@ -119,8 +119,8 @@ def trained(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 
     folder = tmp_path_factory.mktemp("runs") / "whole"
     config = values(tiny_folder, folder)
-    before = train_steps._cache_size()
+    before = train_steps.jitted._cache_size()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncatedPromptWarning)  # the tiny text encoder has 20 positions
         run(build(RunSettings, config))
-    return {"values": config, "folder": folder, "compiled": train_steps._cache_size() - before}
+    return {"values": config, "folder": folder, "compiled": train_steps.jitted._cache_size() - before}

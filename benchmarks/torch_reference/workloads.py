@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, NAMES, PRIORS, ROWS, VIEWS, Suite, Workload, Workloads
@@ -142,6 +144,18 @@ class Theirs:
                 return self.vae.encode(images).latent_dist.parameters
 
         return Workload(self._waiting(run), self.suite.encoded)
+
+    def export(self) -> Workload:
+        """The three networks to files, float16."""
+        networks = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text}
+
+        def run() -> None:
+            with TemporaryDirectory() as folder:
+                for part, network in networks.items():
+                    half = {name: p.half().cpu().contiguous() for name, p in network.state_dict().items()}
+                    save_file(half, Path(folder) / f"{part}.safetensors")
+
+        return Workload(run)
 
 
 def workloads(suite: Suite, folder: Path) -> Workloads:

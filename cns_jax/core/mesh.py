@@ -37,16 +37,21 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def place(mesh: Mesh, name: str, leaf: Any, rules: Rules = PARAMETER_RULES) -> jax.Array:
-    """A parameter on the mesh by the first matching rule; an axis that fsdp does not divide is replicated.
+def sharding_of(mesh: Mesh, name: str, shape: tuple[int, ...], rules: Rules = PARAMETER_RULES) -> NamedSharding:
+    """Where a parameter lies, by the first matching rule; an axis that fsdp does not divide is replicated.
 
     Raises KeyError if no rule covers its name.
     """
     for pattern, spec in rules:
         if re.search(pattern, name):
-            fits = all(axis is None or leaf.shape[i] % mesh.shape[axis] == 0 for i, axis in enumerate(spec))
-            return jax.device_put(leaf, NamedSharding(mesh, spec if fits else PartitionSpec()))
+            fits = all(axis is None or shape[i] % mesh.shape[axis] == 0 for i, axis in enumerate(spec))
+            return NamedSharding(mesh, spec if fits else PartitionSpec())
     raise KeyError(f"no sharding rule covers {name!r}")
+
+
+def place(mesh: Mesh, name: str, leaf: Any, rules: Rules = PARAMETER_RULES) -> jax.Array:
+    """A parameter on the mesh. Raises KeyError if no rule covers its name."""
+    return jax.device_put(leaf, sharding_of(mesh, name, leaf.shape, rules))
 
 
 def over_data(mesh: Mesh, x: jax.Array) -> jax.Array:

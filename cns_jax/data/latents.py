@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from cns_jax.core.compiling import jit
 from cns_jax.core.files import replacing
 from cns_jax.data.views import content_hash, views
 from cns_jax.nn.model import Model
 
 
-@partial(jax.jit, static_argnames="model")
+@jit(static_argnames="model")
 def _encode(vae_params: Any, images_bhwc: jax.Array, *, model: Model) -> jax.Array:
     return model.encode_image(vae_params, images_bhwc)
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from cns_jax.core.compiling import jit
 from cns_jax.core.settings import require
 from cns_jax.core.tree import count, flatten
 from cns_jax.data.captions import scoring_captions
@@ -236,7 +237,7 @@ def prompt_norms(source: Source, prompts: Sequence[str], compute: str) -> dict[s
             "%d of the %d prompts are too long for the text encoder and lose their ends", len(cut), len(prompts)
         )
 
-    @jax.jit
+    @jit()
     def norms(params: Mapping[str, object], ids_bl: jax.Array, masks: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         hidden = model.encode_text(params, ids_bl)
         return {name: feature_norms(hidden, mask_bl) for name, mask_bl in masks.items()}
@@ -244,7 +245,7 @@ def prompt_norms(source: Source, prompts: Sequence[str], compute: str) -> dict[s
     out: dict[str, list[np.ndarray]] = {name: [] for name in POSITIONS}
     for start in range(0, len(prompts), _BATCH):
         ids_bl = np.resize(ids_pl[start : start + _BATCH], (_BATCH, ids_pl.shape[1]))  # one program for all
-        masks = {name: vocabulary.caption_mask(ids_bl, name) for name in POSITIONS}  # type: ignore[arg-type]
+        masks = {name: jnp.asarray(vocabulary.caption_mask(ids_bl, name)) for name in POSITIONS}  # type: ignore[arg-type]
         for name, value in norms(params, jnp.asarray(ids_bl), masks).items():
             out[name].append(np.asarray(value)[: len(prompts) - start])
     return {name: np.concatenate(parts) for name, parts in out.items()}

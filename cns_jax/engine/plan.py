@@ -27,8 +27,8 @@ from cns_jax.engine.prior import prior_file
 from cns_jax.engine.sequence import check_batch, earlier_settings
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.step import StepSpec, denoising_loss
-from cns_jax.engine.studio import compute_dtype, find_source, own_sampler
-from cns_jax.neurons.score import cross_attention_kernels, is_cross_attention_kernel
+from cns_jax.engine.studio import compute_dtype, find_source, own_sampler, stored_dtype
+from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.pipeline import Source
@@ -92,10 +92,7 @@ def step_cost(settings: RunSettings, source: Source) -> StepCost:
     def shape(shape: tuple[int, ...], dtype: Any) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    def in_compute_dtype(name: str, leaf: Any) -> Any:
-        return shape(leaf.shape, jnp.float32 if is_cross_attention_kernel(name) else dtype)
-
-    base = map_named(in_compute_dtype, source.shapes)
+    base = map_named(lambda name, leaf: shape(leaf.shape, stored_dtype(name, dtype)), source.shapes)
     rows = shape((settings.reserved_rows, model.text_encoder.hidden_size), jnp.float32)
     trainable = Trainable(cross_attention_kernels(base["unet"]), rows)
     images = train.batch + train.prior_batch

@@ -123,4 +123,4 @@ def task_of(studio: Studio, settings: RunSettings, concept: Concept) -> Task:
 
 def _hidden(studio: Studio, prompts: list[str], method: CNS) -> tuple[jax.Array, jax.Array]:
     ids, hidden = studio.encode(prompts)
-    return hidden, jnp.asarray(studio.vocabulary.caption_mask(np.asarray(ids), method.positions))
+    return hidden, jnp.asarray(studio.vocabulary.caption_mask(ids, method.positions))

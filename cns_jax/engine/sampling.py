@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from cns_jax.core.compiling import jit
 from cns_jax.core.rng import stream
 from cns_jax.diffusion.guidance import classifier_free
 from cns_jax.diffusion.samplers import get_sampler
@@ -83,7 +84,7 @@ def _filled(rows: np.ndarray, count: int) -> np.ndarray:
     return np.resize(rows, (count, *rows.shape[1:])) if len(rows) < count else rows
 
 
-@partial(jax.jit, static_argnames=("model", "schedule", "shape", "sampler", "steps"))
+@jit(static_argnames=("model", "schedule", "shape", "sampler", "steps"))
 def sample_latents(
     params: Mapping[str, Any],
     rows_rd: jax.Array,
@@ -107,7 +108,7 @@ def sample_latents(
     return get_sampler(sampler)(schedule, denoiser, noise, steps, key=keys)
 
 
-@partial(jax.jit, static_argnames="model")
+@jit(static_argnames="model")
 def decode(vae_params: Mapping[str, Any], latents_bhwc: jax.Array, *, model: Model) -> jax.Array:
     """Scaled latents to pictures, uint8."""
     images = model.decode(vae_params, latents_bhwc)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from cns_jax.core.compiling import jit
 from cns_jax.core.mesh import over_data
 from cns_jax.core.rng import stream
 from cns_jax.core.types import Batch, ConceptData, Frozen, Trainable, TrainState
@@ -90,7 +91,7 @@ def one_step(
     return TrainState(state.step + 1, trainable, opt_state), logs
 
 
-@partial(jax.jit, static_argnames=("spec", "steps"), donate_argnames="state")
+@jit(static_argnames=("spec", "steps"), donate_argnames="state")
 def train_steps(
     spec: StepSpec, steps: int, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:

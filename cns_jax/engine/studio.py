@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from cns_jax.core.compiling import jit
 from cns_jax.core.mesh import make_mesh, place
 from cns_jax.core.tree import Tree
 from cns_jax.diffusion.schedule import Schedule, ScheduleError, sampler_of_config
@@ -61,6 +62,11 @@ def compute_dtype(compute: str) -> Any:
     return jnp.dtype(compute)
 
 
+def stored_dtype(name: str, dtype: Any) -> Any:
+    """The dtype that a parameter is kept in: float32 if it learns (cross-attention K/V), else the compute dtype."""
+    return jnp.dtype(jnp.float32) if is_cross_attention_kernel(name) else dtype
+
+
 def own_sampler(source: Source) -> str:
     """The sampler that a checkpoint's scheduler_config.json means; dpm++2m if it names none of ours."""
     try:
@@ -68,6 +74,14 @@ def own_sampler(source: Source) -> str:
     except ScheduleError as error:
         log.info("the checkpoint's own sampler is not among ours (%s); auto means dpm++2m", error)
         return SampleSettings().sampler
+
+
+_TEXTS = 8  # prompts a call of the text encoder
+
+
+@jit(static_argnames="model")
+def _encode_text(params: Mapping[str, Any], ids_bl: jax.Array, *, model: Model) -> jax.Array:
+    return model.encode_text(params, ids_bl)
 
 
 @dataclass(frozen=True)
@@ -102,10 +116,7 @@ class Studio:
         mesh, dtype = make_mesh(fsdp), compute_dtype(compute)
         vocabulary = Vocabulary(load_tokenizer(source.tokenizer), tokens, reserved)
 
-        def keep(name: str, leaf: np.ndarray) -> jax.Array:
-            return place(mesh, name, leaf if is_cross_attention_kernel(name) else leaf.astype(dtype))
-
-        loaded = source.load(keep)
+        loaded = source.load(lambda name, leaf: place(mesh, name, leaf.astype(stored_dtype(name, dtype), copy=False)))
         # float32 parameters decide by themselves; a dtype of its own would be another key of compiled programs
         model = dataclasses.replace(source.model, dtype=None if dtype == jnp.float32 else dtype, remat=remat)
         return cls(model, loaded.params, source.schedule, vocabulary, mesh, resolution, loaded.ids, own_sampler(source))
@@ -115,10 +126,15 @@ class Studio:
         """Generation with this model."""
         return Generator(self.model, self.schedule, self.vocabulary, self.resolution, self.sampler)
 
-    def encode(self, prompts: list[str], rows_rd: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """Token ids (b, l) and hidden states (b, l, d)."""
-        ids = jnp.asarray(self.vocabulary.encode(prompts))
-        return ids, self.model.encode_text(self.params["text_encoder"], ids, rows_rd)
+    def encode(self, prompts: list[str]) -> tuple[np.ndarray, jax.Array]:
+        """Token ids int32 (b, l) and hidden states (b, l, d)."""
+        ids = self.vocabulary.encode(prompts)
+        filled = np.resize(ids, (-len(ids) // _TEXTS * -_TEXTS, ids.shape[1]))  # one program for every count
+        parts = [
+            _encode_text(self.params["text_encoder"], jnp.asarray(filled[start : start + _TEXTS]), model=self.model)
+            for start in range(0, len(filled), _TEXTS)
+        ]
+        return ids, jnp.concatenate(parts)[: len(ids)]
 
     def embedding_of(self, word: str) -> jax.Array:
         """Mean input embedding of a word's tokens, float32 (d,): what a new concept's row starts from."""

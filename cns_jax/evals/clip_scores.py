@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from cns_jax.core.compiling import jit
 from cns_jax.nn.clip import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
 from cns_jax.nn.config import UnsupportedConfig
 from cns_jax.text.tokenizer import TokenizerFilesError, load_tokenizer
@@ -181,7 +182,7 @@ def _find(model: str) -> Path:
     return folder
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@jit(static_argnums=1)
 def _embed_images(params: Mapping[str, Any], config: CLIPVisionConfig, images_bhwc: jax.Array) -> jax.Array:
     # the default would multiply in TF32 or bfloat16 on an accelerator; scores should not depend on the device
     with jax.default_matmul_precision("float32"):
@@ -189,7 +190,7 @@ def _embed_images(params: Mapping[str, Any], config: CLIPVisionConfig, images_bh
     return rows_bd / jnp.linalg.norm(rows_bd, axis=-1, keepdims=True)
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@jit(static_argnums=1)
 def _embed_texts(params: Mapping[str, Any], config: CLIPTextConfig, ids_bl: jax.Array) -> jax.Array:
     with jax.default_matmul_precision("float32"):
         rows_bd = CLIPTextModelWithProjection(config).apply({"params": params}, ids_bl)

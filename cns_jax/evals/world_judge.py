@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cns_jax.core.compiling import jit
 from cns_jax.evals.judge import OF_SUBJECTS, Judge, Labels, grades, verdict
 from cns_jax.miniature.concepts import MiniConcept
 from cns_jax.miniature.drawing import PATTERNS, PLAIN
@@ -55,7 +56,7 @@ def labels_of(pictures: Sequence[Picture]) -> Labels:
     return Labels(*(jnp.asarray(leaf) for leaf in (style, scene, subject, *told)))
 
 
-@jax.jit
+@jit()
 def _grade(params: Any, images_u8: jax.Array, truth: Labels) -> dict[str, jax.Array]:
     return grades(verdict(JUDGE, params, images_u8.astype(jnp.float32) / 127.5 - 1.0), truth, EVEN)
 

@@ -86,7 +86,7 @@ def test_norms_are_those_that_training_selects_with() -> None:
         warnings.simplefilter("ignore")
         ids, hidden = studio.encode(prompts)
     for positions in POSITIONS:
-        wanted = feature_norms(hidden, studio.vocabulary.caption_mask(np.asarray(ids), positions))
+        wanted = feature_norms(hidden, studio.vocabulary.caption_mask(ids, positions))
         np.testing.assert_allclose(norms[positions], wanted, rtol=2e-4, atol=1e-5)
 
 

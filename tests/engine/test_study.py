@@ -213,7 +213,7 @@ def test_requests_that_cannot_work(request_: StudyRequest, tmp_path: Path) -> No
 
 
 def test_command_line(page: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("cns_jax.engine.progress.console", lambda: None)
+    monkeypatch.setattr("cns_jax.engine.start.start", lambda: None)
     with pytest.raises(SystemExit, match="error: no/such is not the folder of a training run"):
         main(["--runs", "no/such", "run", "--out", str(page.parent / "x")])
     with pytest.raises(SystemExit, match="error: there is no file no.json"):

@@ -166,10 +166,10 @@ def test_the_miniature_knows_pictures_by_their_prompts(scorer: ClipScorer) -> No
 def test_one_compiled_batch_size(scorer: ClipScorer) -> None:
     images = real_renders(control_pictures(11))
     together = scorer.images(images)
-    compiled = clip_scores._embed_images._cache_size()
+    compiled = clip_scores._embed_images.jitted._cache_size()
     alone = np.concatenate([scorer.images(image[None]) for image in images])
     np.testing.assert_allclose(alone, together, atol=1e-6)
-    assert clip_scores._embed_images._cache_size() == compiled
+    assert clip_scores._embed_images.jitted._cache_size() == compiled
 
 
 def test_prompts_keep_their_order_and_are_cut(scorer: ClipScorer) -> None:

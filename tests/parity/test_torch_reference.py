@@ -79,7 +79,7 @@ def oracle() -> Oracle:
     hidden = {name: studio.encode(prompts) for name, prompts in (("captions", CAPTIONS), ("calibration", CALIBRATION))}
     parts = []
     for ids, states in hidden.values():
-        parts += [states, jnp.asarray(studio.vocabulary.caption_mask(np.asarray(ids), method.positions))]
+        parts += [states, jnp.asarray(studio.vocabulary.caption_mask(ids, method.positions))]
     task = Task(*parts, row, studio.embedding_of("cat"))
     trainable, plan, _ = method.begin(jax.random.key(0), studio.params, Memory(used, moved, rows), task)
     latents = lambda n, c: jnp.asarray(rng.standard_normal((n, 16, 16, c)), jnp.float32)  # noqa: E731

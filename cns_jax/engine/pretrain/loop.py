@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cns_jax.core.compiling import jit
 from cns_jax.core.rng import stream
 from cns_jax.engine.checkpoint import Checkpoints
 from cns_jax.engine.pretrain.settings import StageSettings
@@ -69,7 +70,7 @@ def train(
         average = jax.tree.map(lambda a, p: a * decay + p * (1 - decay), state.average, new)
         return LoopState(state.step + 1, new, average, opt_state), {"loss": value, **logs}
 
-    jitted = jax.jit(step, donate_argnums=0)
+    jitted = jit(donate_argnums=0)(step)
     key = jax.random.key(seed)
     at = int(state.step)
     with bar(name, settings.steps, at) as progress:

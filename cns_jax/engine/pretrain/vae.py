@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cns_jax.core.compiling import jit
 from cns_jax.core.rng import stream
 from cns_jax.engine.pretrain.loop import Loss, train
 from cns_jax.engine.pretrain.settings import PretrainSettings, StageSettings
@@ -127,7 +128,7 @@ def train_vae(settings: PretrainSettings, images_u8: np.ndarray, directory: Path
 def encode_all(config: VAEConfig, params: Any, images_u8: np.ndarray, batch: int = 64) -> np.ndarray:
     """Unscaled moments of all images, float32 (n, h, w, 2 * latent channels)."""
     module = AutoencoderKL(config)
-    jitted = jax.jit(lambda p, x: encode(module, p, to_float(x)))
+    jitted = jit()(lambda p, x: encode(module, p, to_float(x)))
     out = []
     for start in range(0, len(images_u8), batch):
         part = images_u8[start : start + batch]
@@ -141,7 +142,7 @@ def through_vae(
 ) -> np.ndarray:
     """Pictures as the VAE gives them back, uint8, their latents off by up to a tenth of the latents' deviation."""
     module = AutoencoderKL(config)
-    jitted = jax.jit(lambda p, z: decode(module, p, z))
+    jitted = jit()(lambda p, z: decode(module, p, z))
     means = np.split(encode_all(config, params, images_u8), 2, axis=-1)[0]
     strength = rng.uniform(0, 0.1, (len(means), 1, 1, 1)) / config.scaling_factor
     noisy = (means + strength * rng.standard_normal(means.shape)).astype(np.float32)

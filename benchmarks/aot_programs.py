@@ -1,0 +1,116 @@
+"""Stable Diffusion 1.5's training step and sampler as shapes on a mesh of described devices: nothing is allocated."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from benchmarks.suites import GUIDANCE, PRIORS, ROWS, VIEWS
+from cns_jax.core.mesh import sharding_of
+from cns_jax.core.tree import map_named
+from cns_jax.core.types import ConceptData, Frozen, Trainable
+from cns_jax.diffusion.schedule import Schedule
+from cns_jax.engine.sampling import decode, sample_latents
+from cns_jax.engine.step import StepSpec, initial_state, train_steps
+from cns_jax.engine.studio import stored_dtype
+from cns_jax.methods.cns import CNS, Plan
+from cns_jax.neurons import select
+from cns_jax.nn.model import Model
+
+DTYPE = jnp.dtype(jnp.bfloat16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is compiled. images: of the concept and as many prior ones, a chip and step; or pictures a call; steps: of
+    the sampler."""
+
+    name: str
+    images: int
+    steps: int = 1
+
+
+class Shapes:
+    """The arguments of the programs for one model, picture size and mesh."""
+
+    def __init__(self, model: Model, pixels: int, mesh: Mesh) -> None:
+        self.model, self.mesh = dataclasses.replace(model, dtype=DTYPE), mesh
+        self.latents = model.latent_shape(pixels, pixels)
+        self.width, self.length = model.text_encoder.hidden_size, model.text_encoder.max_position_embeddings
+        self.schedule = Schedule()
+        self.everywhere = NamedSharding(mesh, PartitionSpec())
+        self.params = map_named(self._parameter, jax.eval_shape(model.init, jax.random.key(0)))
+
+    def _parameter(self, name: str, leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(
+            leaf.shape, stored_dtype(name, DTYPE), sharding=sharding_of(self.mesh, name, leaf.shape)
+        )
+
+    def array(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        """An array that every device holds."""
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=self.everywhere)
+
+    def _like_parameters(self, tree: Any) -> Any:
+        """Kernels and what has their shape lie as kernels do, the rest everywhere."""
+
+        def one(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+            kernel = jax.tree_util.keystr(path[-1:]) == "['kernel']"
+            where = sharding_of(self.mesh, ".kernel", leaf.shape) if kernel else self.everywhere
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+        return jax.tree_util.tree_map_with_path(one, tree)
+
+    def step(self, images: int) -> jax.stages.Lowered:
+        """One step of CNS on `images` concept and `images` prior images a chip."""
+        method, chips = CNS(), self.mesh.shape["data"]
+        spec = StepSpec(self.model, method, self.schedule, self.mesh, images * chips, images * chips, 0.0)
+
+        def begin(params: Any) -> Any:
+            memory = method.empty(params, ROWS, self.width)
+            mask, scalars = select.constant(memory.kernels, False), [jnp.zeros(())] * 4
+            plan = Plan(mask, mask, memory.kernels, memory.kernels, jnp.zeros(ROWS, bool), *scalars)
+            return initial_state(method, Trainable(memory.kernels, memory.rows_rd), plan), plan
+
+        state, plan = jax.eval_shape(begin, self.params)
+        h, w, c = self.latents
+        ids, one = partial(self.array, dtype=jnp.int32), self.array((), jnp.int32)
+        data = ConceptData(
+            self.array((VIEWS, h, w, 2 * c)), ids((VIEWS, self.length)), one,
+            self.array((PRIORS, h, w, c)), ids((self.length,)), one,
+        )  # fmt: skip
+        function = jax.jit(
+            train_steps.__wrapped__,
+            static_argnames=("spec", "steps"),
+            donate_argnames="state",  # type: ignore[attr-defined]
+        )
+        frozen = Frozen(self.params, self._like_parameters(plan))
+        return function.lower(spec, 1, self._like_parameters(state), frozen, data, self._key())
+
+    def sample(self, images: int, steps: int) -> jax.stages.Lowered:
+        """`images` pictures, `steps` steps with guidance, and their decoding."""
+        rows, ids = self.array((ROWS, self.width)), partial(self.array, dtype=jnp.int32)
+
+        def pictures(params: Any, rows_rd: Any, ids_bl: Any, negative: Any, seeds: Any) -> jax.Array:
+            latents = sample_latents.__wrapped__(  # type: ignore[attr-defined]
+                params, rows_rd, ids_bl, negative, seeds, GUIDANCE, model=self.model, schedule=self.schedule,
+                shape=self.latents, sampler="dpm++2m", steps=steps,
+            )  # fmt: skip
+            return decode.__wrapped__(params["vae"], latents, model=self.model)  # type: ignore[attr-defined]
+
+        seeds = self.array((images,), jnp.uint32)
+        return jax.jit(pictures).lower(self.params, rows, ids((images, self.length)), ids((1, self.length)), seeds)
+
+    def _key(self) -> jax.ShapeDtypeStruct:
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return self.array(key.shape, key.dtype)
+
+    def lower(self, program: Program) -> jax.stages.Lowered:
+        """A program by its name."""
+        if program.name == "step":
+            return self.step(program.images)
+        return self.sample(program.images, program.steps)

@@ -1,0 +1,103 @@
+"""What a program compiled ahead of time tells: memory, work, collectives; and the table of such lines."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Published rates of one chip: dense bfloat16 FLOP/s, bytes of memory, bytes/s to it."""
+
+    flops: float
+    memory: float
+    bandwidth: float
+
+
+CHIPS: Mapping[str, Chip] = {  # cloud.google.com/tpu/docs, the pages of each version
+    "v5e": Chip(197e12, 16e9, 819e9),
+    "v5p": Chip(459e12, 95e9, 2765e9),
+    "v6e": Chip(918e12, 32e9, 1640e9),
+}
+
+_COLLECTIVE = re.compile(
+    r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", re.MULTILINE
+)
+_ARRAY = re.compile(r"(pred|[a-z]+)(\d*)\[([\d,]*)\]")
+
+
+def chip_of(topology: str) -> Chip:
+    """The chip of "v5e:2x4"."""
+    return CHIPS[topology.partition(":")[0]]
+
+
+def read(compiled: jax.stages.Compiled, chip: Chip, program: Any) -> dict[str, Any]:
+    """The figures of one program, a chip. seconds: the larger of what its FLOPs and what its bytes need at the chip's
+    published rates; XLA counts the body of a loop once, so a sampler's are multiplied by its steps."""
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    flops, moved = (float(cost.get(name, 0.0)) * program.steps for name in ("flops", "bytes accessed"))
+    held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    held += memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return {
+        "arguments": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "held": held,
+        "fits": held < chip.memory,
+        "flops": flops,
+        "moved": moved,
+        "compute_seconds": flops / chip.flops,
+        "memory_seconds": moved / chip.bandwidth,
+        "seconds": max(flops / chip.flops, moved / chip.bandwidth),
+        "collectives": collectives(compiled.as_text()),
+    }
+
+
+def collectives(text: str) -> dict[str, dict[str, float]]:
+    """Kind -> how many, and the bytes of their results, of compiled HLO text."""
+    count, size = Counter(), Counter()  # type: ignore[var-annotated]
+    for shape, kind in _COLLECTIVE.findall(text):
+        count[kind] += 1
+        size[kind] += sum(_bytes(*array) for array in _ARRAY.findall(shape))
+    return {kind: {"count": count[kind], "bytes": size[kind]} for kind in sorted(count)}
+
+
+def _bytes(kind: str, bits: str, dimensions: str) -> int:
+    elements = 1
+    for d in filter(None, dimensions.split(",")):
+        elements *= int(d)
+    return elements * (int(bits) // 8 if bits else 1)
+
+
+_HEAD = ("program", "chips", "fsdp", "arguments", "temporaries", "all, of a chip's memory", "TFLOP", "GB moved",
+         "roofline estimate", "collectives", "compile")  # fmt: skip
+
+
+def table(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown, a row a program."""
+    rows = [list(_HEAD), ["---"] * len(_HEAD), *(_row(line) for line in lines)]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
+
+
+def _row(line: Mapping[str, Any]) -> list[str]:
+    chip = chip_of(line["topology"])
+    limit = "compute" if line["compute_seconds"] > line["memory_seconds"] else "memory"
+    collective = [f"{v['count']:.0f} {k} ({v['bytes'] / 1e6:.1f} MB)" for k, v in line["collectives"].items()]
+    return [
+        f"{line['program']}, {line['pixels']} px",
+        line["topology"],
+        str(line["fsdp"]),
+        f"{line['arguments'] / 1e9:.2f} GB",
+        f"{line['temporaries'] / 1e9:.2f} GB",
+        f"{line['held'] / 1e9:.2f} GB ({line['held'] / chip.memory:.0%})",
+        f"{line['flops'] / 1e12:.3g}",
+        f"{line['moved'] / 1e9:.3g}",
+        f"{1000 * line['seconds']:.4g} ms ({limit})",
+        "; ".join(collective) or "none",
+        f"{line['compile_seconds']:.0f} s",
+    ]

@@ -1,0 +1,24 @@
+"""Our side of benchmarks.concept: python -m benchmarks.lesson JOB.json prints the seconds of its parts as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from cns_jax.core.compiling import keep_compiled
+from cns_jax.core.settings import build
+from cns_jax.engine.sequence import run
+from cns_jax.engine.settings import RunSettings
+
+
+def teach(job: Path) -> dict[str, float]:
+    """The run that the job describes; its timings."""
+    keep_compiled()
+    folder = run(build(RunSettings, json.loads(job.read_text())["settings"]))
+    timings = json.loads((folder / "timings.json").read_text())
+    return {part: seconds for part, seconds in timings.items() if isinstance(seconds, float)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(teach(Path(sys.argv[1]))))

@@ -1,0 +1,12 @@
+"""What every command does before its work."""
+
+from __future__ import annotations
+
+from cns_jax.core.compiling import keep_compiled
+from cns_jax.engine.progress import console
+
+
+def start(form: str = "%(message)s") -> None:
+    """Messages to the terminal in `form`, compiled programs to the user's cache."""
+    console(form)
+    keep_compiled()

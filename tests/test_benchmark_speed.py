@@ -1,0 +1,68 @@
+"""The speed suite: reading compiled programs, tables, drawn concepts; the TPU compiler where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.aot_reading import collectives, table
+from benchmarks.many import draw_concepts, summary
+from benchmarks.suites import NAMES
+from cns_jax.data.folder import discover, read_concepts
+
+HLO = """
+  %all-reduce.3 = (f32[320,768]{1,0:T(8,128)}, f32[8]{0}) all-reduce(f32[320,768]{1,0} %a, f32[8]{0} %b), channel_id=1
+  %ag = bf16[2,64]{1,0} all-gather-start(bf16[1,64]{1,0} %c), dimensions={0}
+  %done = bf16[2,64]{1,0} all-gather-done(bf16[2,64]{1,0} %ag)
+  %add = f32[8]{0} add(f32[8]{0} %x, f32[8]{0} %y)
+"""
+
+
+def test_collectives_are_counted_with_their_bytes() -> None:
+    assert collectives(HLO) == {
+        "all-gather": {"count": 1, "bytes": 2 * 64 * 2},
+        "all-reduce": {"count": 1, "bytes": 4 * (320 * 768 + 8)},
+    }
+
+
+def test_both_sides_have_every_workload() -> None:
+    from benchmarks.ours import Ours
+
+    assert [name for name in NAMES if not hasattr(Ours, name)] == []
+    reference = pytest.importorskip("benchmarks.torch_reference.workloads", reason="needs diffusers")
+    assert [name for name in NAMES if not hasattr(reference.Theirs, name)] == []
+
+
+def test_drawn_concepts_are_as_many_as_asked_and_differ(tmp_path: Path) -> None:
+    chosen = draw_concepts(tmp_path, 23)  # more than the 21 of the sets
+    assert len({row["name"] for row in chosen}) == 23
+    pictures = [concept.image_paths[0].read_bytes() for concept in read_concepts(tmp_path, discover(tmp_path))]
+    assert len(set(pictures)) == 23
+
+
+def test_the_summary_leaves_out_the_first_concept() -> None:
+    rows = [{"seconds": 9.0 if i == 0 else 1.0, "memory": 1e9, "compiled": 5} for i in range(10)]
+    text = summary(rows)
+    assert "seconds: 1.000 s for concepts 2 to 3, 1.000 s for the last 2" in text
+    assert "compiled after the first concept: 0" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v5e:1x1", "v5e:2x4"])
+def test_the_tpu_compiler_takes_the_training_step(topology: str, tmp_path: Path) -> None:
+    """The full step at 64 px: it fits, and data-parallel chips exchange gradients and metrics only."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed: pip install libtpu")
+    command = [sys.executable, "-m", "benchmarks.tpu_aot", f"--topologies={topology}", "--pixels=64"]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    subprocess.run([*command, f"--results={tmp_path}"], check=True, env=environment)
+    line = json.loads((tmp_path / "tpu_aot.jsonl").read_text())
+    assert line["fits"] and line["flops"] > 1e10
+    assert set(line["collectives"]) == (set() if topology == "v5e:1x1" else {"all-reduce"})
+    assert topology in table([line])
