@@ -21,6 +21,7 @@ setup(
         "absl-py>=2.1",
         "array_record>=0.8",  # tensorflow-datasets reads and writes it without TensorFlow
         "etils>=1.9",
+        "filelock>=3.13",  # jax bounds its compilation cache with it
         "flax>=0.12",
         "huggingface_hub>=1.0",
         "importlib_resources>=6.0",  # etils needs it and does not say so

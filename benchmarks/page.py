@@ -71,8 +71,8 @@ def markdown(tables: Sequence[Table], figures: Sequence[Figure], folder: Path, f
         "The paper's experiments (Liao et al., ICCV 2025) on the miniature: a small Stable Diffusion of 64 x 64 "
         "pictures, in sets of seven concepts. Its numbers compare methods with each other; they are not SD-1.5's. "
         "Concepts are taught in three scenes and asked for in others. `found` is told by a classifier that no prompt "
-        "went through; CLIP-T is of the miniature's CLIP, whose text tower also conditions the miniature (the paper "
-        "scores with another CLIP than its model's)."
+        "went through; CLIP-T is of the miniature's CLIP, whose text tower the miniature's text encoder started "
+        "from (the paper scores with another CLIP than its model's)."
     )
     out = ["# Concept Neuron Selection on the miniature", "", head, "", INTERVALS, ""]
     if (folder / "neurons" / "tables.md").exists():

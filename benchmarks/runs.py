@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from cns_jax.core.files import replacing
 
 KEY = ("group", "variant", "number", "seed", "order", "count")
@@ -23,6 +25,8 @@ def keep(file: Path, line: dict[str, Any], key: Sequence[str] = KEY) -> None:
     def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(row[name] for name in key)
 
-    lines = {key_of(row): row for row in read_lines(file)} | {key_of(line): line}
-    with replacing(file) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in lines.values()))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):  # another process may be keeping its line now
+        lines = {key_of(row): row for row in read_lines(file)} | {key_of(line): line}
+        with replacing(file) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in lines.values()))

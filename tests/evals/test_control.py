@@ -92,7 +92,6 @@ def test_the_shipped_judge_knows_real_renders() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="patterns and quirks need more pre-training; what it reaches is on the card")
 def test_the_shipped_miniature_follows_its_prompts(tmp_path: Path) -> None:
     result = run_control(ControlRequest(out=str(tmp_path)))
     print(result.table())
