@@ -16,7 +16,7 @@ from cns_jax.core.tree import map_named
 from cns_jax.core.types import ConceptData, Frozen, Trainable
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.engine.sampling import decode, sample_latents
-from cns_jax.engine.step import StepSpec, initial_state, train_steps
+from cns_jax.engine.step import StepSpec, initial_state, scanned_steps
 from cns_jax.engine.studio import stored_dtype
 from cns_jax.methods.cns import CNS, Plan
 from cns_jax.neurons import select
@@ -84,7 +84,7 @@ class Shapes:
             self.array((PRIORS, h, w, c)), ids((self.length,)), one,
         )  # fmt: skip
         function = jax.jit(
-            train_steps.__wrapped__,
+            scanned_steps.__wrapped__,
             static_argnames=("spec", "steps"),
             donate_argnames="state",  # type: ignore[attr-defined]
         )

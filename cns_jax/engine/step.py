@@ -21,6 +21,9 @@ from cns_jax.methods.base import Method
 from cns_jax.nn.model import Model
 from cns_jax.nn.vae import sample_moments
 
+Logs = dict[str, jax.Array]
+"""Named scalars of a step."""
+
 
 @dataclass(frozen=True)
 class StepSpec:
@@ -79,7 +82,7 @@ def denoising_loss(
 
 def one_step(
     spec: StepSpec, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, Logs]:
     """One optimizer step; pure."""
     batch = draw(spec, key, state.step, data)
     loss = partial(denoising_loss, spec, frozen.base, batch=batch, key=key, step=state.step)
@@ -91,20 +94,40 @@ def one_step(
     return TrainState(state.step + 1, trainable, opt_state), logs
 
 
+single_step = jit(static_argnames="spec", donate_argnames="state")(one_step)
+
+
 @jit(static_argnames=("spec", "steps"), donate_argnames="state")
-def train_steps(
+def scanned_steps(
     spec: StepSpec, steps: int, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """`steps` optimizer steps in one call, and the mean of each log over them.
+) -> tuple[TrainState, Logs]:
+    """`train_steps` as one program."""
 
-    key: of this concept; every draw folds in the step's number, so a resumed run repeats them.
-    """
-
-    def body(state: TrainState, _: None) -> tuple[TrainState, dict[str, jax.Array]]:
+    def body(state: TrainState, _: None) -> tuple[TrainState, Logs]:
         return one_step(spec, state, frozen, data, key)
 
     state, logs = jax.lax.scan(body, state, None, length=steps)
     return state, jax.tree.map(jnp.mean, logs)
+
+
+def train_steps(
+    spec: StepSpec, steps: int, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array
+) -> tuple[TrainState, Logs]:
+    """`steps` optimizer steps, and the mean of each log over them. `state` is donated.
+
+    key: of this concept; every draw folds in the step's number, so a resumed run repeats them.
+
+    On GPU and TPU they are one call to the device. On a CPU each is a call of its own: XLA brings the backward
+    pass's convolutions into the form that its fast kernel takes only outside of loops, and in one the miniature's
+    step took 2.4 times as long (benchmarks/NOTES.md).
+    """
+    if jax.default_backend() != "cpu":
+        return scanned_steps(spec, steps, state, frozen, data, key)
+    rows = []
+    for _ in range(steps):
+        state, logs = single_step(spec, state, frozen, data, key)
+        rows.append(logs)
+    return state, jax.tree.map(lambda *values: jnp.stack(values).mean(), *rows)
 
 
 def initial_state(method: Method, trainable: Trainable, plan: Any) -> TrainState:
