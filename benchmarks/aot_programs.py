@@ -81,7 +81,7 @@ class Shapes:
         ids, one = partial(self.array, dtype=jnp.int32), self.array((), jnp.int32)
         data = ConceptData(
             self.array((VIEWS, h, w, 2 * c)), ids((VIEWS, self.length)), one,
-            self.array((PRIORS, h, w, c)), ids((self.length,)), one,
+            self.array((PRIORS, h, w, c)), ids((PRIORS, self.length)), one,
         )  # fmt: skip
         function = jax.jit(
             scanned_steps.__wrapped__,

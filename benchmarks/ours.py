@@ -88,7 +88,7 @@ class Ours:
         h, w, c = self.shape
         data = ConceptData(
             self._normal(VIEWS, h, w, 2 * c), self._ids(VIEWS), jnp.asarray(VIEWS),
-            self._normal(PRIORS, h, w, c), self._ids(1)[0], jnp.asarray(PRIORS),
+            self._normal(PRIORS, h, w, c), self._ids(PRIORS), jnp.asarray(PRIORS),
         )  # fmt: skip
         key, frozen = jax.random.key(0), Frozen(self.params, plan)
 

@@ -55,6 +55,7 @@ def get_config() -> ConfigDict:
             },
             "prior": {
                 "images": 32,
+                "general": 0.0,
                 "directory": "",
                 "sample": {"sampler": "dpm++2m", "steps": 12, "guidance_scale": 4.0, "batch": 32},
             },

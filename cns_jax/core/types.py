@@ -35,14 +35,15 @@ class ConceptData(NamedTuple):
     """What the training step reads of one concept, on the device and padded to one shape for all concepts.
 
     moments_vhwc: VAE moments of v views; ids_vl: the token ids of each view's prompt; views: how many are real.
-    prior_nhwc: scaled latents of n prior images; prior_ids_l: the class prompt; priors: how many are real.
+    prior_nhwc: scaled latents of n prior images; prior_ids_nl: the token ids of what each shows; priors: how many are
+    real.
     """
 
     moments_vhwc: jax.Array
     ids_vl: jax.Array
     views: jax.Array
     prior_nhwc: jax.Array
-    prior_ids_l: jax.Array
+    prior_ids_nl: jax.Array
     priors: jax.Array
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from cns_jax.core.mesh import make_mesh
 from cns_jax.core.settings import require
 from cns_jax.core.tree import count, map_named
 from cns_jax.core.types import Batch, Concept, Trainable
-from cns_jax.data.captions import class_prompt, training_prompts
+from cns_jax.data.captions import training_prompts
 from cns_jax.data.folder import check_words
-from cns_jax.engine.prepare import caches, find_concepts
+from cns_jax.engine.prepare import caches, find_concepts, priors_of
 from cns_jax.engine.prior import prior_file
 from cns_jax.engine.sequence import check_batch, earlier_settings
 from cns_jax.engine.settings import RunSettings
@@ -134,7 +134,7 @@ def disk_bytes(settings: RunSettings, source: Source, concepts: Sequence[Concept
     weights = count(cross_attention_kernels(source.shapes["unet"]))
     h, w, c = source.model.latent_shape(settings.resolution, settings.resolution)
     pictures = sum(len(concept.image_paths) for concept in concepts) * settings.train.views
-    priors = len({class_prompt(concept) for concept in concepts}) * settings.prior.images
+    priors = sum(len(p.prompts) for p in {part for concept in concepts for part in priors_of(settings, concept)})
     snapshots = len(concepts) * (weights * 4 + weights // 8)
     checkpoints = 2 * weights * (4 * 4 + 1)  # W_{m-1}, weights, two moments, the union of masks
     sheets = len(concepts) * 30 * settings.resolution**2 * 3
@@ -191,12 +191,10 @@ def _training_lines(settings: RunSettings, source: Source, cost: StepCost, conce
 def _prior_lines(settings: RunSettings, base: str, concepts: Sequence[Concept]) -> list[str]:
     if settings.train.prior_batch == 0:
         return ["prior images: none (train.prior_batch is 0)"]
-    prompts: Mapping[str, None] = dict.fromkeys(class_prompt(concept) for concept in concepts)
+    sample, folder = settings.prior.sample, caches(settings) / "priors"
     lines, compute = [], compute_dtype(settings.compute).name
-    for prompt in prompts:
-        file = prior_file(
-            base, compute, prompt, settings.resolution, settings.prior, settings.seed, caches(settings) / "priors"
-        )
-        state = "kept from before" if file.exists() else f"to make, {settings.prior.sample.steps} steps each"
-        lines.append(f"prior images: {settings.prior.images} of {prompt!r}: {state}")
+    for part in dict.fromkeys(part for concept in concepts for part in priors_of(settings, concept)):
+        file = prior_file(base, compute, part, settings.resolution, sample, folder)
+        state = "kept from before" if file.exists() else f"to make, {sample.steps} steps each"
+        lines.append(f"prior images: {len(part.prompts)} of {part.name}: {state}")
     return lines

@@ -17,7 +17,7 @@ from cns_jax.data.captions import class_prompt, scoring_captions, training_promp
 from cns_jax.data.folder import ConceptSpec, discover, read_concepts
 from cns_jax.data.latents import LatentCache
 from cns_jax.engine.learned import Learned
-from cns_jax.engine.prior import prior_latents
+from cns_jax.engine.prior import Part, prior_latents, prior_parts
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import Studio
 from cns_jax.engine.timings import Timings
@@ -90,24 +90,34 @@ def concept_data(
             )  # fmt: skip
         ids = np.repeat(studio.vocabulary.encode(prompts[concept.name]), train.views, axis=0)
         with timings.part("priors"):
-            priors = _priors(studio, settings, concept)
+            priors, prior_ids = _priors(studio, settings, concept)
         data = ConceptData(
             moments_vhwc=jnp.asarray(np.resize(moments, (count, *moments.shape[1:]))),
             ids_vl=jnp.asarray(np.resize(ids, (count, ids.shape[1]))),
             views=jnp.asarray(len(moments), jnp.int32),
             prior_nhwc=jnp.asarray(priors),
-            prior_ids_l=jnp.asarray(studio.vocabulary.encode([class_prompt(concept)])[0]),
+            prior_ids_nl=jnp.asarray(prior_ids),
             priors=jnp.asarray(len(priors), jnp.int32),
         )
         out.append(replicate(studio.mesh, data))
     return out
 
 
-def _priors(studio: Studio, settings: RunSettings, concept: Concept) -> np.ndarray:
+def priors_of(settings: RunSettings, concept: Concept) -> list[Part]:
+    """What the concept's prior images show; none if steps have no prior images."""
     if settings.train.prior_batch == 0:
-        return np.zeros((1, *studio.model.latent_shape(studio.resolution, studio.resolution)), np.float32)
-    directory = caches(settings) / "priors"
-    return prior_latents(studio, class_prompt(concept), settings.prior, settings.seed, directory)
+        return []
+    return prior_parts(class_prompt(concept), pool_of(settings.calibration), settings.prior, settings.seed)
+
+
+def _priors(studio: Studio, settings: RunSettings, concept: Concept) -> tuple[np.ndarray, np.ndarray]:
+    """Latents (n, h, w, c) and token ids (n, l); one row of zeros that nothing reads if there are no prior images."""
+    parts, folder = priors_of(settings, concept), caches(settings) / "priors"
+    if not parts:
+        shape = studio.model.latent_shape(studio.resolution, studio.resolution)
+        return np.zeros((1, *shape), np.float32), studio.vocabulary.encode([class_prompt(concept)])
+    latents = [prior_latents(studio, part, settings.prior.sample, folder) for part in parts]
+    return np.concatenate(latents), studio.vocabulary.encode([prompt for part in parts for prompt in part.prompts])
 
 
 def task_of(studio: Studio, settings: RunSettings, concept: Concept) -> Task:

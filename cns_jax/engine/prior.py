@@ -1,9 +1,12 @@
-"""Prior images: what the frozen base model makes of a concept's class, generated once and kept."""
+"""Prior images: what the frozen base model makes of a concept's class and of other prompts, made once and kept."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,31 +14,45 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from cns_jax.core.files import replacing
-from cns_jax.engine.settings import PriorSettings
+from cns_jax.engine.settings import PriorSettings, SampleSettings
 from cns_jax.engine.studio import Studio
+from cns_jax.neurons.calibration import draw
 
 
-def prior_file(
-    model_id: str, compute: str, prompt: str, resolution: int, settings: PriorSettings, seed: int, directory: Path
-) -> Path:
+class Part(NamedTuple):
+    """Prior images that are made and kept together. prompts: one an image; seeds: of their noise; name: for people."""
+
+    name: str
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+def prior_parts(class_prompt: str, pool: Sequence[str], settings: PriorSettings, seed: int) -> list[Part]:
+    """What the prior images of a concept show: its class, and as many prompts of `pool` as settings.general asks."""
+    general = round(settings.general * settings.images)
+    own = settings.images - general
+    first = seed * settings.images  # the seeds of two runs share none
+    seeds = tuple(range(first, first + settings.images))
+    others = tuple(itertools.islice(itertools.cycle(draw(pool, general, seed)), general))
+    parts = Part(repr(class_prompt), (class_prompt,) * own, seeds[:own]), Part("other prompts", others, seeds[own:])
+    return [part for part in parts if part.prompts]
+
+
+def prior_file(model_id: str, compute: str, part: Part, resolution: int, sample: SampleSettings, folder: Path) -> Path:
     """Where the latents are kept: under a key of everything that they depend on. compute: the dtype's name."""
-    parts = (model_id, compute, prompt, resolution, settings.images, settings.sample, seed)
-    return directory / (hashlib.sha256(repr(parts).encode()).hexdigest()[:24] + ".safetensors")
+    key = (model_id, compute, part.prompts, part.seeds, resolution, sample)
+    return folder / (hashlib.sha256(repr(key).encode()).hexdigest()[:24] + ".safetensors")
 
 
-def prior_latents(studio: Studio, prompt: str, settings: PriorSettings, seed: int, directory: Path) -> np.ndarray:
-    """Scaled latents (n, h, w, c) of settings.images pictures of `prompt` by the base model.
-
-    Kept in `directory`; concepts of one class share them.
-    """
-    file = prior_file(studio.ids["model"], studio.model.compute, prompt, studio.resolution, settings, seed, directory)
+def prior_latents(studio: Studio, part: Part, sample: SampleSettings, folder: Path) -> np.ndarray:
+    """Scaled latents (n, h, w, c) of the part's pictures by the base model, kept in `folder` and shared by concepts."""
+    file = prior_file(studio.ids["model"], studio.model.compute, part, studio.resolution, sample, folder)
     try:
         return load_file(file)["latents"]
     except (FileNotFoundError, SafetensorError, KeyError):
         rows = jnp.zeros((studio.vocabulary.reserved, studio.model.text_encoder.hidden_size))
-        seeds = [seed * settings.images + i for i in range(settings.images)]  # those of two runs share none
         latents = studio.generator.latents(
-            studio.params, rows, [prompt] * settings.images, seeds, settings.sample, f"prior images of {prompt!r}"
+            studio.params, rows, part.prompts, part.seeds, sample, f"prior images of {part.name}"
         )
         with replacing(file) as temporary:
             save_file({"latents": latents}, temporary)

@@ -79,11 +79,20 @@ class SampleSettings:
 
 @dataclass(frozen=True)
 class PriorSettings:
-    """Prior images a class, made by the frozen base model and cached in `directory`."""
+    """Prior images of a concept, made by the frozen base model and cached in `directory`.
+
+    general: the share of them that shows calibration prompts instead of the class (0: the class alone, as in the
+    paper). They hold what a lesson would change where the concept is not asked for.
+    """
 
     images: int = 32
+    general: float = 0.0
     directory: str = ""
     sample: SampleSettings = field(default_factory=lambda: SampleSettings(steps=12, batch=32))
+
+    def __post_init__(self) -> None:
+        require(self.images > 0, f"prior.images={self.images} must be positive")
+        require(0 <= self.general <= 1, f"prior.general={self.general} must be from 0 to 1")
 
 
 @dataclass(frozen=True)

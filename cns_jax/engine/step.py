@@ -45,14 +45,13 @@ def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> 
     if spec.prior_batch == 0:
         return Batch(z, data.ids_vl[view], jnp.full(spec.batch, 1.0 / spec.batch))
     prior = jax.random.randint(stream(key, "prior", step), (spec.prior_batch,), 0, data.priors)
-    prior_ids = jnp.broadcast_to(data.prior_ids_l[None], (spec.prior_batch, data.prior_ids_l.shape[0]))
     weights = (
         jnp.full(spec.batch, 1.0 / spec.batch),
         jnp.full(spec.prior_batch, spec.method.prior_weight / spec.prior_batch),
     )
     return Batch(
         jnp.concatenate([z, data.prior_nhwc[prior]]),
-        jnp.concatenate([data.ids_vl[view], prior_ids]),
+        jnp.concatenate([data.ids_vl[view], data.prior_ids_nl[prior]]),
         jnp.concatenate(weights),
     )
 

@@ -86,7 +86,7 @@ def oracle() -> Oracle:
     prompt = studio.vocabulary.encode(["a photo of a <toy> cat on the beach", "a photo of a cat"])
     data = ConceptData(
         latents(6, 16) * 0.5, jnp.broadcast_to(prompt[0], (6, prompt.shape[1])), jnp.asarray(6),
-        latents(4, 8), jnp.asarray(prompt[1]), jnp.asarray(4),
+        latents(4, 8), jnp.broadcast_to(prompt[1], (4, prompt.shape[1])), jnp.asarray(4),
     )  # fmt: skip
     first = jax.devices()[:1]
     spec = StepSpec(studio.model, method, studio.schedule, make_mesh(devices=first), BATCH, PRIORS, SNR_GAMMA)

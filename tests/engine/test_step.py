@@ -1,0 +1,50 @@
+"""Steps as one program, as a GPU or TPU runs them, are the steps that a CPU runs one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_runs import values
+
+from cns_jax.core.settings import build
+from cns_jax.core.types import ConceptData, Frozen
+from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.step import StepSpec, initial_state, scanned_steps, train_steps
+from cns_jax.engine.studio import Studio, find_source
+from cns_jax.methods.base import Task
+
+pytestmark = pytest.mark.filterwarnings("ignore::cns_jax.text.vocabulary.TruncatedPromptWarning")
+
+
+def test_a_scan_takes_the_same_steps(tiny_folder: Path, tmp_path: Path) -> None:
+    settings = build(RunSettings, values(tiny_folder, tmp_path))
+    studio = Studio.open(find_source(settings.address), ("<a>",), 5, 16)
+    method, rng = settings.method, np.random.default_rng(0)
+    ids, hidden = studio.encode(["a photo of a <a> cat", "a photo of a cat", "a red mug", "a blue dog on the beach"])
+    masks = jnp.ones(hidden.shape[:2], bool)
+    task = Task(hidden[:2], masks[:2], hidden[2:], masks[2:], 0, studio.embedding_of("cat"))
+    trainable, plan, _ = method.begin(jax.random.key(0), studio.params, method.empty(studio.params, 5, 32), task)
+    spec = StepSpec(studio.model, method, studio.schedule, studio.mesh, 3, 1, 0.0)
+    h, w, c = studio.model.latent_shape(16, 16)
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    data = ConceptData(
+        normal(5, h, w, 2 * c), jnp.tile(ids[:1], (5, 1)), jnp.asarray(5),
+        normal(4, h, w, c), jnp.tile(ids[1:2], (4, 1)), jnp.asarray(4),
+    )  # fmt: skip
+    ends = []
+    for steps in (train_steps, scanned_steps):
+        state = jax.tree.map(jnp.copy, initial_state(method, trainable, plan))
+        ends.append(steps(spec, 3, state, Frozen(studio.params, plan), data, jax.random.key(1)))
+    (one, logs), (other, means) = ends
+    assert int(one.step) == int(other.step) == 3
+    assert sorted(logs) == sorted(means)
+    for a, b in zip(jax.tree.leaves((one.trainable, logs)), jax.tree.leaves((other.trainable, means)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
+    assert any(
+        np.any(np.asarray(a) != np.asarray(b))
+        for a, b in zip(jax.tree.leaves(one.trainable), jax.tree.leaves(trainable), strict=True)
+    )
