@@ -86,7 +86,7 @@ class Shapes:
         function = jax.jit(
             scanned_steps.__wrapped__,
             static_argnames=("spec", "steps"),
-            donate_argnames="state",  # type: ignore[attr-defined]
+            donate_argnames="state",
         )
         frozen = Frozen(self.params, self._like_parameters(plan))
         return function.lower(spec, 1, self._like_parameters(state), frozen, data, self._key())
@@ -96,11 +96,11 @@ class Shapes:
         rows, ids = self.array((ROWS, self.width)), partial(self.array, dtype=jnp.int32)
 
         def pictures(params: Any, rows_rd: Any, ids_bl: Any, negative: Any, seeds: Any) -> jax.Array:
-            latents = sample_latents.__wrapped__(  # type: ignore[attr-defined]
+            latents = sample_latents.__wrapped__(
                 params, rows_rd, ids_bl, negative, seeds, GUIDANCE, model=self.model, schedule=self.schedule,
                 shape=self.latents, sampler="dpm++2m", steps=steps,
             )  # fmt: skip
-            return decode.__wrapped__(params["vae"], latents, model=self.model)  # type: ignore[attr-defined]
+            return decode.__wrapped__(params["vae"], latents, model=self.model)
 
         seeds = self.array((images,), jnp.uint32)
         return jax.jit(pictures).lower(self.params, rows, ids((images, self.length)), ids((1, self.length)), seeds)

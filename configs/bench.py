@@ -2,7 +2,8 @@
 
     python -m cns_jax.train --config=configs/bench.py --config.data_root=miniature:2 --config.seed=1
 
-2 CPU cores: about 3 minutes. Shorter lessons than configs/mini.py, so that many runs fit into an afternoon.
+All seven concepts with smaller batches than configs/mini.py's, so that many runs fit into an afternoon; how long one
+takes stands in its timings.json. Rates and priors are the sweep's work in progress (benchmarks/results/paper/sweep.md).
 """
 
 from ml_collections import ConfigDict
