@@ -28,7 +28,7 @@ from benchmarks.aot_reading import CHIPS, chip_of, read, table
 from benchmarks.machine import commit
 from benchmarks.runs import keep, read_lines
 from cns_jax.core.mesh import make_mesh
-from cns_jax.nn.attention import compiled_for
+from cns_jax.core.platform import compiled_for
 from cns_jax.nn.model import Model
 from cns_jax.nn.sizes import SD15
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from cns_jax.core.batches import in_batches
 from cns_jax.core.compiling import jit
 from cns_jax.core.files import replacing
 from cns_jax.data.views import content_hash, views
@@ -25,13 +26,7 @@ def _encode(vae_params: Any, images_bhwc: jax.Array, *, model: Model) -> jax.Arr
 
 def encode_views(model: Model, vae_params: Any, images_vhwc: np.ndarray, batch: int = 4) -> np.ndarray:
     """Unscaled moments float32 (v, h, w, 2 * latent channels) of images in [-1, 1]."""
-    out = []
-    for start in range(0, len(images_vhwc), batch):
-        part = images_vhwc[start : start + batch]
-        filled = np.resize(part, (batch, *part.shape[1:])) if len(part) < batch else part
-        moments = _encode(vae_params, jnp.asarray(filled), model=model)
-        out.append(np.asarray(moments, np.float32)[: len(part)])
-    return np.concatenate(out)
+    return in_batches(partial(_encode, vae_params, model=model), batch, images_vhwc).astype(np.float32)
 
 
 class LatentCache:

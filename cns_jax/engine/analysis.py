@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from cns_jax.core.compiling import jit
+from cns_jax.core.batches import in_batches
 from cns_jax.core.settings import require
 from cns_jax.core.tree import count, flatten
 from cns_jax.data.captions import scoring_captions
 from cns_jax.engine.learned import Learned, base_kernels
 from cns_jax.engine.prepare import find_concepts, taught_concepts
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.studio import MINIATURE, compute_dtype, find_source
+from cns_jax.engine.studio import MINIATURE, TEXTS, compute_dtype, encode_text, find_source
 from cns_jax.evals import neuron_prompts
 from cns_jax.evals.neuron_analysis import Counts, Questions, Statistics, count_kernel, statistics
 from cns_jax.evals.neuron_report import Analysis, draw_figures, tables
@@ -39,7 +39,6 @@ from cns_jax.weights.strict import load
 log = logging.getLogger(__name__)
 
 POSITIONS = ("caption", "caption+eot", "all")
-_BATCH = 32
 _SIZES = (1, 5, 12, 20, 50)
 
 
@@ -237,15 +236,9 @@ def prompt_norms(source: Source, prompts: Sequence[str], compute: str) -> dict[s
             "%d of the %d prompts are too long for the text encoder and lose their ends", len(cut), len(prompts)
         )
 
-    @jit()
-    def norms(params: Mapping[str, object], ids_bl: jax.Array, masks: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        hidden = model.encode_text(params, ids_bl)
-        return {name: feature_norms(hidden, mask_bl) for name, mask_bl in masks.items()}
+    def norms(ids_bl: np.ndarray) -> dict[str, jax.Array]:
+        hidden = encode_text(params, jnp.asarray(ids_bl), model=model)
+        masks = {name: vocabulary.caption_mask(ids_bl, name) for name in POSITIONS}  # type: ignore[arg-type]
+        return {name: feature_norms(hidden, jnp.asarray(mask)) for name, mask in masks.items()}
 
-    out: dict[str, list[np.ndarray]] = {name: [] for name in POSITIONS}
-    for start in range(0, len(prompts), _BATCH):
-        ids_bl = np.resize(ids_pl[start : start + _BATCH], (_BATCH, ids_pl.shape[1]))  # one program for all
-        masks = {name: jnp.asarray(vocabulary.caption_mask(ids_bl, name)) for name in POSITIONS}  # type: ignore[arg-type]
-        for name, value in norms(params, jnp.asarray(ids_bl), masks).items():
-            out[name].append(np.asarray(value)[: len(prompts) - start])
-    return {name: np.concatenate(parts) for name, parts in out.items()}
+    return in_batches(norms, TEXTS, ids_pl)

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
+from cns_jax.core.batches import in_batches
 from cns_jax.core.compiling import jit
 from cns_jax.core.rng import stream
 from cns_jax.diffusion.guidance import classifier_free
@@ -49,17 +49,14 @@ class Generator:
         negative = jnp.asarray(self.vocabulary.encode([settings.negative_prompt]))
         shape = self.model.latent_shape(self.resolution, self.resolution)
         sampler = self.sampler if settings.sampler == AUTO else settings.sampler
-        out = []
-        batches = range(0, len(prompts), settings.batch)
-        for start in tqdm(batches, title, unit="batch", dynamic_ncols=True, disable=len(batches) < 2):
-            part = _filled(ids[start : start + settings.batch], settings.batch)
-            keys = _filled(np.asarray(seeds[start : start + settings.batch], np.uint32), settings.batch)
-            x = sample_latents(
-                params, rows_rd, jnp.asarray(part), negative, jnp.asarray(keys), settings.guidance_scale,
+
+        def sample(ids_bl: np.ndarray, seeds_b: np.ndarray) -> jax.Array:
+            return sample_latents(
+                params, rows_rd, jnp.asarray(ids_bl), negative, jnp.asarray(seeds_b), settings.guidance_scale,
                 model=self.model, schedule=self.schedule, shape=shape, sampler=sampler, steps=settings.steps,
             )  # fmt: skip
-            out.append(np.asarray(x)[: len(ids) - start])
-        return np.concatenate(out)
+
+        return in_batches(sample, settings.batch, ids, np.asarray(seeds, np.uint32), title=title)
 
     def images(
         self,
@@ -71,17 +68,7 @@ class Generator:
     ) -> np.ndarray:
         """Pictures uint8 (n, height, width, 3)."""
         latents = self.latents(params, rows_rd, prompts, seeds, settings)
-        out = []
-        for start in range(0, len(latents), settings.batch):
-            part = _filled(latents[start : start + settings.batch], settings.batch)
-            pixels = decode(params["vae"], jnp.asarray(part), model=self.model)
-            out.append(np.asarray(pixels)[: len(latents) - start])
-        return np.concatenate(out)
-
-
-def _filled(rows: np.ndarray, count: int) -> np.ndarray:
-    """`rows` repeated up to `count`, so that the last batch has the compiled shape."""
-    return np.resize(rows, (count, *rows.shape[1:])) if len(rows) < count else rows
+        return in_batches(partial(decode, params["vae"], model=self.model), settings.batch, latents)
 
 
 @jit(static_argnames=("model", "schedule", "shape", "sampler", "steps"))

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from cns_jax.core.compiling import jit
 from cns_jax.core.mesh import over_data
+from cns_jax.core.platform import platform
 from cns_jax.core.rng import stream
 from cns_jax.core.types import Batch, ConceptData, Frozen, Trainable, TrainState
 from cns_jax.diffusion.schedule import Schedule, add_noise, min_snr_weights, target
@@ -120,7 +121,7 @@ def train_steps(
     pass's convolutions into the form that its fast kernel takes only outside of loops, and in one the miniature's
     step took 2.4 times as long (benchmarks/NOTES.md).
     """
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return scanned_steps(spec, steps, state, frozen, data, key)
     rows = []
     for _ in range(steps):

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from cns_jax.core.batches import in_batches
 from cns_jax.core.compiling import jit
 from cns_jax.core.mesh import make_mesh, place
 from cns_jax.core.tree import Tree
@@ -76,11 +78,13 @@ def own_sampler(source: Source) -> str:
         return SampleSettings().sampler
 
 
-_TEXTS = 8  # prompts a call of the text encoder
+TEXTS = 8
+"""Prompts a call of `encode_text`."""
 
 
 @jit(static_argnames="model")
-def _encode_text(params: Mapping[str, Any], ids_bl: jax.Array, *, model: Model) -> jax.Array:
+def encode_text(params: Mapping[str, Any], ids_bl: jax.Array, *, model: Model) -> jax.Array:
+    """Hidden states (b, l, d) of token ids, by the text encoder's parameters."""
     return model.encode_text(params, ids_bl)
 
 
@@ -129,12 +133,8 @@ class Studio:
     def encode(self, prompts: list[str]) -> tuple[np.ndarray, jax.Array]:
         """Token ids int32 (b, l) and hidden states (b, l, d)."""
         ids = self.vocabulary.encode(prompts)
-        filled = np.resize(ids, (-len(ids) // _TEXTS * -_TEXTS, ids.shape[1]))  # one program for every count
-        parts = [
-            _encode_text(self.params["text_encoder"], jnp.asarray(filled[start : start + _TEXTS]), model=self.model)
-            for start in range(0, len(filled), _TEXTS)
-        ]
-        return ids, jnp.concatenate(parts)[: len(ids)]
+        hidden = in_batches(partial(encode_text, self.params["text_encoder"], model=self.model), TEXTS, ids)
+        return ids, jnp.asarray(hidden)
 
     def embedding_of(self, word: str) -> jax.Array:
         """Mean input embedding of a word's tokens, float32 (d,): what a new concept's row starts from."""

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from cns_jax.core.batches import in_batches
 from cns_jax.core.compiling import jit
 from cns_jax.nn.clip import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
 from cns_jax.nn.config import UnsupportedConfig
@@ -99,21 +100,16 @@ class Preprocess:
 Images = Sequence[np.ndarray] | np.ndarray  # uint8 (n, h, w, 3), or n pictures (h, w, 3) of any sizes
 
 
-def in_batches(
+def embedded(
     items: Sequence[_T] | np.ndarray, prepare: Callable[[_T], np.ndarray], embed: Callable, batch: int
 ) -> np.ndarray:
-    """`embed` of the prepared items, always `batch` at a time: the last batch is filled up and cut again.
+    """`embed` of the items, of which only `batch` are prepared at a time.
 
     embed: arrays (batch, ...) to (batch, d). Raises ValueError if there are no items.
     """
     if not len(items):
         raise ValueError("nothing to embed: no images or no prompts were given")
-    rows = []
-    for start in range(0, len(items), batch):
-        part = [prepare(item) for item in items[start : start + batch]]
-        full = np.stack([*part, *[part[-1]] * (batch - len(part))])
-        rows.append(np.asarray(embed(full))[: len(part)])
-    return np.concatenate(rows)
+    return in_batches(lambda rows: embed(np.stack([prepare(items[i]) for i in rows])), batch, np.arange(len(items)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +144,7 @@ class ClipScorer:
     def images(self, images: Images) -> np.ndarray:
         """Embeddings float32 (n, d) of length 1; images: uint8 (n, h, w, 3), or a list of (h, w, 3) of any sizes."""
         embed = functools.partial(_embed_images, self.clip.params["vision"], self.clip.vision)
-        return in_batches(images, self.preprocess, embed, self.batch)
+        return embedded(images, self.preprocess, embed, self.batch)
 
     def texts(self, prompts: Sequence[str]) -> np.ndarray:
         """Embeddings float32 (n, d) of length 1, the prompt as it is; each different one is computed once.
@@ -160,7 +156,7 @@ class ClipScorer:
         length = self.clip.text.max_position_embeddings
         ids = dict(zip(unique, self.vocabulary.encode(unique, length), strict=True))
         embed = functools.partial(_embed_texts, self.clip.params["text"], self.clip.text)
-        rows_pd = in_batches(unique, ids.__getitem__, embed, self.batch)
+        rows_pd = embedded(unique, ids.__getitem__, embed, self.batch)
         return rows_pd[[unique.index(prompt) for prompt in prompts]]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cns_jax.core.settings import SettingsError, require
-from cns_jax.evals.clip_scores import Images, Preprocess, clip_i, in_batches
+from cns_jax.evals.clip_scores import Images, Preprocess, clip_i, embedded
 
 _DINO = "facebook/dino-vits16"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
@@ -65,7 +65,7 @@ class DinoScorer:
 
     def images(self, images: Images) -> np.ndarray:
         """Class token after the last norm, float32 (n, d), not scaled; images: uint8 (h, w, 3) of any sizes."""
-        return in_batches(images, self.preprocess, functools.partial(_embed, self.vit), self.batch)
+        return embedded(images, self.preprocess, functools.partial(_embed, self.vit), self.batch)
 
 
 def _embed(vit: Any, images_bhwc: np.ndarray) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cns_jax.core.batches import in_batches
 from cns_jax.core.compiling import jit
 from cns_jax.evals.judge import OF_SUBJECTS, Judge, Labels, grades, verdict
 from cns_jax.miniature.concepts import MiniConcept
@@ -57,22 +59,14 @@ def labels_of(pictures: Sequence[Picture]) -> Labels:
 
 
 @jit()
-def _grade(params: Any, images_u8: jax.Array, truth: Labels) -> dict[str, jax.Array]:
-    return grades(verdict(JUDGE, params, images_u8.astype(jnp.float32) / 127.5 - 1.0), truth, EVEN)
+def _grade(params: Any, images_u8: jax.Array, *truth: jax.Array) -> dict[str, jax.Array]:
+    return grades(verdict(JUDGE, params, images_u8.astype(jnp.float32) / 127.5 - 1.0), Labels(*truth), EVEN)
 
 
 def judged(params: Any, images_u8: np.ndarray, pictures: Sequence[Picture]) -> dict[str, np.ndarray]:
     """The judge's grades of pictures uint8 (n, h, w, 3) that should show `pictures`: name -> float32 (n,), 1 where
     right, NaN where there is nothing to tell."""
-    parts: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(pictures), _BATCH):
-        part = images_u8[start : start + _BATCH]
-        filled = np.resize(part, (_BATCH, *part.shape[1:])) if len(part) < _BATCH else part
-        shown = pictures[start : start + _BATCH]
-        truth = labels_of([*shown, *[shown[0]] * (_BATCH - len(shown))])
-        for name, right in _grade(params, jnp.asarray(filled), truth).items():
-            parts.setdefault(name, []).append(np.asarray(right)[: len(part)])
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    return in_batches(partial(_grade, params), _BATCH, images_u8, *map(np.asarray, labels_of(pictures)))
 
 
 def found(grades: dict[str, np.ndarray], asked: Sequence[Sequence[MiniConcept]]) -> np.ndarray:

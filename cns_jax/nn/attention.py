@@ -5,27 +5,12 @@ Axes: b batch, q/k positions, n heads, d width of a head, c channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cns_jax.core.platform import platform
 from cns_jax.nn.layers import Dense
-
-_platform: ContextVar[str | None] = ContextVar("platform", default=None)
-
-
-@contextmanager
-def compiled_for(platform: str) -> Iterator[None]:
-    """Trace the block for "cpu", "gpu" or "tpu" instead of for JAX's default backend: to compile ahead of time."""
-    token = _platform.set(platform)
-    try:
-        yield
-    finally:
-        _platform.reset(token)
 
 
 def dot_product_attention(
@@ -36,7 +21,7 @@ def dot_product_attention(
     On a CPU `jax.nn.dot_product_attention` is up to ten times slower than the plain products below, which
     normalize after the value product (a pass over q x d instead of q x k); elsewhere the library is used.
     """
-    if (_platform.get() or jax.default_backend()) != "cpu":
+    if platform() != "cpu":
         mask = None if mask_qk is None else mask_qk[None, None]
         return jax.nn.dot_product_attention(q_bqnd, k_bknd, v_bknd, mask=mask)
     b, q, n, d = q_bqnd.shape

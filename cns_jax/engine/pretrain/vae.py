@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cns_jax.core.batches import in_batches
 from cns_jax.core.compiling import jit
 from cns_jax.core.rng import stream
 from cns_jax.engine.pretrain.loop import Loss, train
@@ -129,12 +131,7 @@ def encode_all(config: VAEConfig, params: Any, images_u8: np.ndarray, batch: int
     """Unscaled moments of all images, float32 (n, h, w, 2 * latent channels)."""
     module = AutoencoderKL(config)
     jitted = jit()(lambda p, x: encode(module, p, to_float(x)))
-    out = []
-    for start in range(0, len(images_u8), batch):
-        part = images_u8[start : start + batch]
-        padded = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), part.dtype)])
-        out.append(np.asarray(jitted(params, jnp.asarray(padded)))[: len(part)])
-    return np.concatenate(out)
+    return in_batches(partial(jitted, params), batch, images_u8)
 
 
 def through_vae(
@@ -146,10 +143,5 @@ def through_vae(
     means = np.split(encode_all(config, params, images_u8), 2, axis=-1)[0]
     strength = rng.uniform(0, 0.1, (len(means), 1, 1, 1)) / config.scaling_factor
     noisy = (means + strength * rng.standard_normal(means.shape)).astype(np.float32)
-    out = []
-    for start in range(0, len(noisy), batch):
-        part = noisy[start : start + batch]
-        filled = np.resize(part, (batch, *part.shape[1:])) if len(part) < batch else part
-        pixels = np.asarray(jitted(params, jnp.asarray(filled)))[: len(part)]
-        out.append(np.clip(np.round((pixels + 1) * 127.5), 0, 255).astype(np.uint8))
-    return np.concatenate(out)
+    pixels = in_batches(partial(jitted, params), batch, noisy)
+    return np.clip(np.round((pixels + 1) * 127.5), 0, 255).astype(np.uint8)

@@ -1,0 +1,27 @@
+"""Rows through a compiled function in batches of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+
+def in_batches(function: Callable[..., Any], size: int, *rows: np.ndarray, title: str = "") -> Any:
+    """`function` of `size` rows of each array at a time; what it returns, put together again, as NumPy arrays.
+
+    The last batch is filled up with repeated rows and cut again, so that one program serves every count. function:
+    arrays (size, ...) to any pytree of arrays (size, ...). title: of a progress bar, shown where there is more than
+    one batch. Raises ValueError if there are no rows.
+    """
+    count = len(rows[0])
+    if not count:
+        raise ValueError("there are no rows to put through in batches")
+    starts, parts = range(0, count, size), []
+    for start in tqdm(starts, title, unit="batch", dynamic_ncols=True, disable=not title or len(starts) < 2):
+        batch = [np.resize(array[start : start + size], (size, *array.shape[1:])) for array in rows]
+        parts.append(jax.tree.map(np.asarray, function(*batch)))
+    return jax.tree.map(lambda *found: np.concatenate(found)[:count], *parts)
