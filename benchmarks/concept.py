@@ -81,7 +81,7 @@ def settings_of(suite: Suite, model: Path, steps: int, folder: Path, state: str)
     values["train"] |= {"batch": suite.batch, "prior_batch": suite.prior_batch, "steps": steps, "save_every": steps,
                         "views": 2}  # fmt: skip
     values["report"] |= {"sheets": False, "pictures": 0}
-    values["prior"] |= {"directory": str(folder / "cache")}
+    values["prior"] |= {"directory": str(folder / "cache"), "general": 0.0}
     return build(RunSettings, values)
 
 
