@@ -17,12 +17,12 @@ def get_config() -> ConfigDict:
     config.concepts = ()
     config.method.lr_neurons = 5e-3
     config.method.lr_token = 1e-1
-    config.train.steps = 400
+    config.train.steps = 800
     config.train.batch = 4
     config.train.prior_batch = 4
     config.prior.images = 64
     config.prior.general = 0.75
-    config.train.save_every = 400
+    config.train.save_every = 800
     config.sample.steps = 12
     config.sample.batch = 16
     config.report = {"sheets": False, "pictures": 0, "zero_shot": 128, "clip": ""}
