@@ -32,6 +32,7 @@ TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "steps=1600": _train(steps=1600, save_every=1600),
     "lambda=1e-3": _method(lambda1=1e-3, lambda2=1e-4),
     "lambda=1e-2": _method(lambda1=1e-2, lambda2=1e-3),
+    "lambda=3e-5": _method(lambda1=3e-5, lambda2=3e-6),
     "lambda=1e-5": _method(lambda1=1e-5, lambda2=1e-6),
     "lambda=0": _method(**VARIANTS["no_lreg"]),
     "lambda2=0": _method(lambda2=0.0),

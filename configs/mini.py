@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
                 "batch": 8,
                 "prior_batch": 4,
                 "steps_per_call": 10,
+                "decay_steps": 0,
                 "save_every": 100,
                 "views": 4,
                 "flip": True,

@@ -57,6 +57,7 @@ def get_config() -> ConfigDict:
                 "batch": 1,
                 "prior_batch": 1,
                 "steps_per_call": 10,
+                "decay_steps": 0,
                 "save_every": 100,
                 "views": 4,
                 "flip": True,
@@ -64,7 +65,7 @@ def get_config() -> ConfigDict:
                 "fsdp": 1,
                 "remat": False,
             },
-            "prior": {"images": 200, "directory": "", "sample": {**sampler, "guidance_scale": 6.0}},
+            "prior": {"images": 200, "general": 0.0, "directory": "", "sample": {**sampler, "guidance_scale": 6.0}},
             "sample": {**sampler, "guidance_scale": 7.5},
             "report": {"sheets": True, "pictures": 1, "zero_shot": 16, "clip": ""},
         }

@@ -102,8 +102,9 @@ class TrainingRun:
         self.base_kernels = fingerprint(cross_attention_kernels(studio.params["unet"]))
         self.key = jax.random.key(settings.seed)
         self.spec = StepSpec(
-            studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch, train.snr_gamma
-        )
+            studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch, train.snr_gamma,
+            train.steps, train.decay_steps,
+        )  # fmt: skip
 
     def number(self, index: int, step: int) -> int:
         """The checkpoint number of a concept's step."""

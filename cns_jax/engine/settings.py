@@ -31,7 +31,8 @@ class ConceptSettings:
 @dataclass(frozen=True)
 class TrainSettings:
     """steps: a concept; batch, prior_batch: images a step; steps_per_call: optimizer steps in one jitted call;
-    views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps (0: all alike, as in the paper);
+    decay_steps: the last steps of a concept, over which both learning rates fall to 0 in a line (0: constant rates, as
+    in the paper); views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps (0: all alike, too);
     fsdp: devices that parameters are split over; remat: compute the UNet's blocks again in the backward pass, which
     saves memory and costs about a third more time."""
 
@@ -39,6 +40,7 @@ class TrainSettings:
     batch: int = 1
     prior_batch: int = 1
     steps_per_call: int = 10
+    decay_steps: int = 0
     save_every: int = 100
     views: int = 4
     flip: bool = True
@@ -52,6 +54,10 @@ class TrainSettings:
         gamma = self.snr_gamma
         require(0 <= gamma < float("inf"), f"train.snr_gamma={gamma} must be finite and not negative; 0 is off")
         require(self.prior_batch >= 0, f"train.prior_batch={self.prior_batch} must not be negative")
+        require(
+            0 <= self.decay_steps <= self.steps,
+            f"train.decay_steps={self.decay_steps} must be between 0 and train.steps={self.steps}",
+        )
         for name in ("steps", "save_every"):
             require(
                 getattr(self, name) % self.steps_per_call == 0,

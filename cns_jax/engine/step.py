@@ -28,7 +28,10 @@ Logs = dict[str, jax.Array]
 
 @dataclass(frozen=True)
 class StepSpec:
-    """All that is static in the step; hashable, so that equal specs share one compilation."""
+    """All that is static in the step; hashable, so that equal specs share one compilation.
+
+    steps, decay_steps: over the last decay_steps of a concept's steps the updates fall to 0 in a line.
+    """
 
     model: Model
     method: Method
@@ -37,6 +40,8 @@ class StepSpec:
     batch: int
     prior_batch: int
     snr_gamma: float
+    steps: int = 0
+    decay_steps: int = 0
 
 
 def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> Batch:
@@ -89,6 +94,9 @@ def one_step(
     (value, logs), gradient = jax.value_and_grad(lambda t: loss(trainable=t), has_aux=True)(state.trainable)
     transform = spec.method.optimizer(frozen.plan)
     updates, opt_state = transform.update(gradient, state.opt_state, state.trainable)
+    if spec.decay_steps:
+        left = optax.linear_schedule(1.0, 0.0, spec.decay_steps, spec.steps - spec.decay_steps)(state.step)
+        updates = jax.tree.map(lambda u: left * u, updates)
     trainable = optax.apply_updates(state.trainable, updates)
     logs |= {"loss": value, "l_reg": spec.method.penalty(frozen.plan, state.trainable)}
     return TrainState(state.step + 1, trainable, opt_state), logs

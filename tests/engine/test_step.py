@@ -11,7 +11,7 @@ import pytest
 from tiny_runs import values
 
 from cns_jax.core.settings import build
-from cns_jax.core.types import ConceptData, Frozen
+from cns_jax.core.types import ConceptData, Frozen, TrainState
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.step import StepSpec, initial_state, scanned_steps, train_steps
 from cns_jax.engine.studio import Studio, find_source
@@ -20,7 +20,8 @@ from cns_jax.methods.base import Task
 pytestmark = pytest.mark.filterwarnings("ignore::cns_jax.text.vocabulary.TruncatedPromptWarning")
 
 
-def test_a_scan_takes_the_same_steps(tiny_folder: Path, tmp_path: Path) -> None:
+def beginning(tiny_folder: Path, tmp_path: Path, **of_spec: int) -> tuple[StepSpec, TrainState, Frozen, ConceptData]:
+    """A concept's first step on a tiny random model."""
     settings = build(RunSettings, values(tiny_folder, tmp_path))
     studio = Studio.open(find_source(settings.address), ("<a>",), 5, 16)
     method, rng = settings.method, np.random.default_rng(0)
@@ -28,17 +29,22 @@ def test_a_scan_takes_the_same_steps(tiny_folder: Path, tmp_path: Path) -> None:
     masks = jnp.ones(hidden.shape[:2], bool)
     task = Task(hidden[:2], masks[:2], hidden[2:], masks[2:], 0, studio.embedding_of("cat"))
     trainable, plan, _ = method.begin(jax.random.key(0), studio.params, method.empty(studio.params, 5, 32), task)
-    spec = StepSpec(studio.model, method, studio.schedule, studio.mesh, 3, 1, 0.0)
+    spec = StepSpec(studio.model, method, studio.schedule, studio.mesh, 3, 1, 0.0, **of_spec)
     h, w, c = studio.model.latent_shape(16, 16)
     normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
     data = ConceptData(
         normal(5, h, w, 2 * c), jnp.tile(ids[:1], (5, 1)), jnp.asarray(5),
         normal(4, h, w, c), jnp.tile(ids[1:2], (4, 1)), jnp.asarray(4),
     )  # fmt: skip
+    return spec, initial_state(method, trainable, plan), Frozen(studio.params, plan), data
+
+
+def test_a_scan_takes_the_same_steps(tiny_folder: Path, tmp_path: Path) -> None:
+    spec, begun, frozen, data = beginning(tiny_folder, tmp_path)
     ends = []
     for steps in (train_steps, scanned_steps):
-        state = jax.tree.map(jnp.copy, initial_state(method, trainable, plan))
-        ends.append(steps(spec, 3, state, Frozen(studio.params, plan), data, jax.random.key(1)))
+        state = jax.tree.map(jnp.copy, begun)
+        ends.append(steps(spec, 3, state, frozen, data, jax.random.key(1)))
     (one, logs), (other, means) = ends
     assert int(one.step) == int(other.step) == 3
     assert sorted(logs) == sorted(means)
@@ -46,5 +52,20 @@ def test_a_scan_takes_the_same_steps(tiny_folder: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
     assert any(
         np.any(np.asarray(a) != np.asarray(b))
-        for a, b in zip(jax.tree.leaves(one.trainable), jax.tree.leaves(trainable), strict=True)
+        for a, b in zip(jax.tree.leaves(one.trainable), jax.tree.leaves(begun.trainable), strict=True)
     )
+
+
+def test_rates_fall_to_zero_over_the_last_steps(tiny_folder: Path, tmp_path: Path) -> None:
+    moved = {}
+    for decay in (0, 4):
+        spec, state, frozen, data = beginning(tiny_folder, tmp_path, steps=6, decay_steps=decay)
+        moved[decay] = []
+        for _ in range(6):
+            before = jax.tree.map(jnp.copy, state.trainable)
+            state, _ = train_steps(spec, 1, state, frozen, data, jax.random.key(1))
+            changes = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), state.trainable, before)
+            moved[decay].append(max(float(x) for x in jax.tree.leaves(changes)))
+    constant, falling = moved[0], moved[4]
+    np.testing.assert_allclose(falling[:3], constant[:3], rtol=1e-5)  # steps 0 and 1, and the first of the last four
+    assert falling[5] < 0.5 * constant[5] and falling[4] < constant[4]
