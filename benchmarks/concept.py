@@ -108,7 +108,7 @@ def write_job(suite: Suite, model: Path, steps: int, folder: Path, state: str) -
         "prior_batch": suite.prior_batch,
         "steps": steps,
         "rates": {"lr_neurons": method.lr_neurons, "lr_token": method.lr_token, "lambda1": method.lambda1,
-                  "lambda2": method.lambda2, "snr_gamma": train.snr_gamma},
+                  "lambda2": method.lambda2, "snr_gamma": train.snr_gamma, "adam_epsilon": method.adam_epsilon},
         "out": str(folder),
         "cache": str(folder / "torch"),
     }  # fmt: skip

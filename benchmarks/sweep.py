@@ -1,4 +1,4 @@
-"""The recorded sweep behind configs/bench.py: python -m benchmarks.sweep [--only=lr]
+"""The recorded sweep behind configs/bench.py: python -m benchmarks.sweep [--only="lr_neurons=1e-2"]
 
 Around a base, one thing changes at a time; a line a trial goes to benchmarks/results/paper/sweep.jsonl, and the table
 below it to sweep.md. A trial is a few concepts of one set, subjects with a scene or styles among them: what it learns
@@ -20,7 +20,7 @@ from cns_jax.engine.start import start
 
 log = logging.getLogger(__name__)
 
-_ONLY = flags.DEFINE_list("only", [], "trials whose name begins so (default: all)")
+_ONLY = flags.DEFINE_multi_string("only", [], "a trial by its name, repeatable (default: all)")
 _SETS = flags.DEFINE_list("sets", ["1", "2"], "which concept sets")
 _SEED = flags.DEFINE_integer("seed", 100, "another than those of the main experiments")
 _COUNT = flags.DEFINE_integer("count", 4, "concepts a trial", lower_bound=2)
@@ -35,7 +35,10 @@ def main(_: list[str]) -> None:
     start()
     folder = Path(_RESULTS.value)
     file = folder / "sweep.jsonl"
-    names = [name for name in TRIALS if not _ONLY.value or name.startswith(tuple(_ONLY.value))]
+    unknown = sorted({*_ONLY.value} - {*TRIALS})
+    if unknown:
+        raise SystemExit(f"error: no trial is called {unknown[0]!r}; known: {'; '.join(TRIALS)}")
+    names = _ONLY.value or list(TRIALS)
     for name in names:
         for number in map(int, _SETS.value):
             log.info("trial %s, set %d", name, number)

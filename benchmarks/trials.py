@@ -20,26 +20,34 @@ def _train(**values: Any) -> dict[str, Mapping[str, Any]]:
     return {"train": values}
 
 
+_ADAM = {"lr_neurons": 5e-3, "adam_epsilon": 1e-8}  # every weight at the full rate
+
 TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "base": {},
-    "lr_neurons=1e-3": _method(lr_neurons=1e-3),
-    "lr_neurons=3e-3": _method(lr_neurons=3e-3),
+    "adam": _method(**_ADAM),
+    "adam, constant": _method(**_ADAM) | _train(decay_steps=0),
+    "adam, constant, steps=400": _method(**_ADAM) | _train(steps=400, save_every=400, decay_steps=0),
+    "adam, constant, steps=400, lr_neurons=1e-2": _method(adam_epsilon=1e-8, lr_neurons=1e-2)
+    | _train(steps=400, save_every=400, decay_steps=0),
+    "adam, constant, lambda=3e-5": _method(**_ADAM, lambda1=3e-5, lambda2=3e-6) | _train(decay_steps=0),
+    "adam, constant, lambda=1e-5": _method(**_ADAM, lambda1=1e-5, lambda2=1e-6) | _train(decay_steps=0),
+    "adam, constant, lambda=0": _method(**_ADAM, **VARIANTS["no_lreg"]) | _train(decay_steps=0),
+    "constant": _train(decay_steps=0),
     "lr_neurons=1e-2": _method(lr_neurons=1e-2),
+    "lr_neurons=1e-1": _method(lr_neurons=1e-1),
     "lr_token=1e-2": _method(lr_token=1e-2),
     "lr_token=3e-2": _method(lr_token=3e-2),
-    "steps=400": _train(steps=400, save_every=400),
-    "steps=400, lr_neurons=1e-2": _train(steps=400, save_every=400) | _method(lr_neurons=1e-2),
-    "steps=1600": _train(steps=1600, save_every=1600),
+    "steps=400": _train(steps=400, save_every=400, decay_steps=100),
+    "steps=1600": _train(steps=1600, save_every=1600, decay_steps=400),
     "lambda=1e-3": _method(lambda1=1e-3, lambda2=1e-4),
-    "lambda=1e-2": _method(lambda1=1e-2, lambda2=1e-3),
+    "lambda=3e-4": _method(lambda1=3e-4, lambda2=3e-5),
     "lambda=3e-5": _method(lambda1=3e-5, lambda2=3e-6),
     "lambda=1e-5": _method(lambda1=1e-5, lambda2=1e-6),
     "lambda=0": _method(**VARIANTS["no_lreg"]),
     "lambda2=0": _method(lambda2=0.0),
     "snr_gamma=0": _train(snr_gamma=0.0),
     "snr_gamma=1": _train(snr_gamma=1.0),
-    "batch=8+4": _train(batch=8, prior_batch=4),
-    "prior_batch=2": _train(prior_batch=2),
+    "batch=6+2": _train(batch=6, prior_batch=2),
     "prior_weight=0.3": _method(prior_weight=0.3),
     "ratio=0.5": _method(ratio=0.5),
     "positions=all": _method(positions="all"),

@@ -15,13 +15,15 @@ def get_config() -> ConfigDict:
     """configs/mini.py's settings with all seven concepts, smaller batches, and no sheets."""
     config = mini.get_config()
     config.concepts = ()
-    config.method.lr_neurons = 5e-3
+    config.method.lr_neurons = 3e-2
+    config.method.adam_epsilon = 1e-4
     config.method.lr_token = 1e-1
     config.train.steps = 800
     config.train.batch = 4
     config.train.prior_batch = 4
     config.prior.images = 64
     config.prior.general = 0.75
+    config.train.decay_steps = 200
     config.train.save_every = 800
     config.sample.steps = 12
     config.sample.batch = 16

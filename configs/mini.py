@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
                 "lambda2": 1e-5,
                 "lr_neurons": 1e-3,
                 "lr_token": 5e-3,
+                "adam_epsilon": 1e-8,
                 "prior_weight": 1.0,
                 "detach_begin": True,
             },

@@ -49,6 +49,7 @@ def get_config() -> ConfigDict:
                 "lambda2": 0.1,
                 "lr_neurons": 3e-5,
                 "lr_token": 5e-4,
+                "adam_epsilon": 1e-8,
                 "prior_weight": 1.0,
                 "detach_begin": True,
             },

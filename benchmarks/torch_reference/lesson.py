@@ -23,6 +23,7 @@ class Rates:
     lambda1: float
     lambda2: float
     snr_gamma: float = 0.0
+    adam_epsilon: float = 1e-8
 
 
 class TorchBatch(NamedTuple):
@@ -62,7 +63,7 @@ class Lesson:
         self.signal, self.sigma, snr = alphas_t.sqrt(), (1 - alphas_t).sqrt(), alphas_t / (1 - alphas_t)
         self.weight_t = snr.clamp(max=rates.snr_gamma) / snr if rates.snr_gamma else torch.ones_like(snr)
         groups = [
-            {"params": list(self.kernels.values()), "lr": rates.lr_neurons},
+            {"params": list(self.kernels.values()), "lr": rates.lr_neurons, "eps": rates.adam_epsilon},
             {"params": [self.rows], "lr": rates.lr_token},
         ]
         self.optimizer = torch.optim.Adam(groups, fused=True)

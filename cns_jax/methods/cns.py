@@ -54,7 +54,9 @@ class CNS:
 
     selection: "concept" (the method), "random" (as many random weights), "all" (full K/V tuning). scored:
     the weights that are scored. positions: the tokens that feature norms sum over. lambda1 = lambda2 = 0
-    switches L_reg off. Raises SettingsError, naming the field, for a value out of range.
+    switches L_reg off. adam_epsilon: of the neurons' Adam (Kingma & Ba, arXiv:1412.6980); near the size of their
+    gradients, weights that the loss hardly asks to move stay where they are instead of wandering at the full rate.
+    Raises SettingsError, naming the field, for a value out of range.
     """
 
     ratio: float = 0.3
@@ -66,6 +68,7 @@ class CNS:
     lambda2: float = 0.1
     lr_neurons: float = 3e-5
     lr_token: float = 5e-4
+    adam_epsilon: float = 1e-8
     prior_weight: float = 1.0
     detach_begin: bool = True
 
@@ -80,6 +83,8 @@ class CNS:
         for name in ("lambda1", "lambda2", "lr_neurons", "lr_token", "prior_weight"):
             value = getattr(self, name)
             require(0 <= value < float("inf"), f"method.{name}={value} must be finite and not negative")
+        epsilon = self.adam_epsilon
+        require(0 < epsilon < float("inf"), f"method.adam_epsilon={epsilon} must be positive and finite")
         if self.lambda2 > 0.1 * self.lambda1:
             warnings.warn(
                 f"method.lambda2={self.lambda2} is over a tenth of lambda1={self.lambda1}: it pulls the weights that "
@@ -142,7 +147,7 @@ class CNS:
         return optax.chain(
             _on_kernels(regularize),
             optax.masked(_adam(plan.lr_token), rows),
-            optax.masked(_adam(plan.lr_neurons), kernels),
+            optax.masked(_adam(plan.lr_neurons, self.adam_epsilon), kernels),
             keep_selected(Trainable(plan.mask, plan.row_r[:, None])),
         )
 
@@ -160,9 +165,9 @@ class CNS:
         return overlay(base["unet"], memory.kernels), memory.rows_rd
 
 
-def _adam(learning_rate: jax.Array) -> optax.GradientTransformation:
+def _adam(learning_rate: jax.Array, epsilon: float = 1e-8) -> optax.GradientTransformation:
     """Adam whose learning rate may be traced."""
-    return optax.chain(optax.scale_by_adam(), optax.scale(-learning_rate))  # type: ignore[arg-type]
+    return optax.chain(optax.scale_by_adam(eps=epsilon), optax.scale(-learning_rate))  # type: ignore[arg-type]
 
 
 def _on_kernels(transform: optax.GradientTransformation) -> optax.GradientTransformation:
