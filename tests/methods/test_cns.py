@@ -142,6 +142,19 @@ def test_each_part_has_its_own_learning_rate(base):
         np.testing.assert_allclose(flatten(sizes.kernels)[name][mask], FAST.lr_neurons, rtol=1e-3)
 
 
+def test_epsilon_holds_back_neurons_with_small_gradients(base):
+    """Adam's first step is the learning rate times g / (|g| + epsilon); the token's epsilon stays small."""
+    method = replace(FAST, adam_epsilon=1e-3)
+    trainable, plan, _ = method.begin(jax.random.key(0), base, method.empty(base, ROWS, WIDTH), task(0, 0))
+    opt_state = method.optimizer(plan).init(trainable)
+    gradient = jax.tree.map(lambda w: jnp.full_like(w, 1e-3), trainable)
+    after, _ = step(method, trainable, opt_state, plan, gradient)
+    sizes = jax.tree.map(lambda a, b: np.abs(a - b), after, trainable)
+    np.testing.assert_allclose(sizes.rows_rd[0], method.lr_token, rtol=1e-4)
+    for name, mask in flatten(plan.mask).items():
+        np.testing.assert_allclose(flatten(sizes.kernels)[name][mask], method.lr_neurons / 2, rtol=1e-3)
+
+
 def test_the_chain_descends_the_loss_with_eq_7_in_it(base):
     """Against plain Adam on jax.grad of (loss + L_reg), for a second concept that overlaps the first."""
     memory = FAST.empty(base, ROWS, WIDTH)

@@ -13,6 +13,7 @@ def test_defaults_are_the_papers():
     method = CNS()
     assert (method.ratio, method.calibration_prompts) == (0.3, 20)
     assert (method.lr_neurons, method.lr_token, method.prior_weight) == (3e-5, 5e-4, 1.0)
+    assert method.adam_epsilon == 1e-8
     assert (method.positions, method.scored, method.selection) == ("caption+eot", "base", "concept")
     assert METHODS["cns"] is CNS
     assert hash(method) == hash(CNS())
@@ -28,6 +29,7 @@ def test_defaults_are_the_papers():
         ({"lambda1": -1.0}, r"method.lambda1=-1.0 must be finite and not negative"),
         ({"lambda2": float("nan")}, r"method.lambda2=nan"),
         ({"lr_neurons": float("inf")}, r"method.lr_neurons=inf"),
+        ({"adam_epsilon": 0.0}, r"method.adam_epsilon=0.0 must be positive and finite"),
         ({"prior_weight": -0.5}, r"method.prior_weight=-0.5"),
         ({"selection": "concepts"}, r"method.selection='concepts' must be one of 'concept', 'random', 'all'"),
         ({"positions": "caption+eos"}, r"method.positions='caption\+eos' must be one of"),
