@@ -32,6 +32,12 @@ TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "adam, constant, lambda=3e-5": _method(**_ADAM, lambda1=3e-5, lambda2=3e-6) | _train(decay_steps=0),
     "adam, constant, lambda=1e-5": _method(**_ADAM, lambda1=1e-5, lambda2=1e-6) | _train(decay_steps=0),
     "adam, constant, lambda=0": _method(**_ADAM, **VARIANTS["no_lreg"]) | _train(decay_steps=0),
+    "adam, lr_token=1e-2": _method(**_ADAM, lr_token=1e-2),
+    "adam, lr_token=1e-2, lambda=3e-5": _method(**_ADAM, lr_token=1e-2, lambda1=3e-5, lambda2=3e-6),
+    "adam, lr_token=1e-2, lambda=1e-5": _method(**_ADAM, lr_token=1e-2, lambda1=1e-5, lambda2=1e-6),
+    "epsilon=1e-5, lr_token=1e-2, lambda=3e-5": _method(
+        lr_neurons=1e-2, adam_epsilon=1e-5, lr_token=1e-2, lambda1=3e-5, lambda2=3e-6
+    ),
     "constant": _train(decay_steps=0),
     "lr_neurons=1e-2": _method(lr_neurons=1e-2),
     "lr_neurons=1e-1": _method(lr_neurons=1e-1),
