@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks.drift import drift
 from benchmarks.runs import KEY
 from cns_jax.core.settings import build
 from cns_jax.engine.evaluation import EvaluationRequest, evaluate
@@ -149,6 +150,7 @@ def line(experiment: Experiment, folder: Path, found: Mapping[str, Any]) -> dict
         "masks": [row["mask"] for row in ledger["concepts"]],
         "overlaps": json.loads((folder / "overlaps.json").read_text()),
         "fusion": fusion(folder),
+        "drift": drift(str(folder)),
         "timings": json.loads((folder / "timings.json").read_text()),
         **found["made_with"],
         "cells": cells,

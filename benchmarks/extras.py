@@ -202,3 +202,26 @@ def masks(runs: Sequence[Run]) -> Table:
     )
     head = ["", "runs", "base, %", "mask, %", "shared, % of mask", "IoU of pairs", "IoU of all"]
     return Table("masks", "masks", "The concepts' weights (9.2, 9.3)", note, head, rows)
+
+
+def moved(runs: Sequence[Run]) -> Table:
+    """Why the first concept is forgotten, or not: through which neurons a later lesson moves its keys and values."""
+    rows = []
+    for label, own in variants(runs).items():
+        parts = (of_runs(own, _drift(part)) for part in ("all", "own", "others"))
+        rows.append([word(label), count(own), *(number(100 * mean(part)) for part in parts)])
+    note = (
+        "What a later lesson changes in the cross-attention keys and values of the first concept's prompts, in per "
+        "cent of the base model's energy there, mean over lessons: by the weights that the first concept selected, "
+        "where L_reg acts, and by all others, which L_reg does not see."
+    )
+    head = ["", "runs", "in all, %", "by the first concept's weights", "by others"]
+    return Table("masks", "moved", "What moves the first concept", note, head, rows)
+
+
+def _drift(part: str) -> Callable[[Run], float | None]:
+    def value(run: Run) -> float | None:
+        values = [row[part] for row in run.line.get("drift") or []]
+        return float(np.mean(values)) if values else None
+
+    return value

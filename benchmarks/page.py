@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.entries import Figure, Table
-from benchmarks.extras import masks, orders, thresholds, zero_shot
+from benchmarks.extras import masks, moved, orders, thresholds, zero_shot
 from benchmarks.lines import INTERVALS, Run
 from benchmarks.plots import draw
 from benchmarks.tables import ablations, acceptance, concepts, differences, forgetting, methods
@@ -61,6 +61,7 @@ def tables_of(runs: Sequence[Run]) -> list[Table]:
         *orders(runs),
         thresholds(runs),
         masks(runs),
+        moved(runs),
         concepts(runs),
     ]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.entries import Table
-from benchmarks.extras import masks, orders, thresholds, zero_shot
+from benchmarks.extras import masks, moved, orders, thresholds, zero_shot
 from benchmarks.lines import FOUND, Run, at_end, estimate, gather, variants
 from benchmarks.page import origin, tables_of, write_all
 from benchmarks.stage_plots import apart
@@ -44,6 +44,7 @@ def invented(score: Score, variant: str = "cns", number: int = 1, seed: int = 0,
         "masks": [{"mask_share": 0.05, "base_share": 0.2, "regularized_of_mask": 0.5 * (j > 0)} for j in range(size)],
         "overlaps": {"pairwise_iou": 0.25, "joint_iou": 0.02},
         "fusion": {"seconds": 0.001, "megabytes": 0.0},
+        "drift": [{"all": 0.25, "own": 0.1, "others": 0.2}, {"all": 0.15, "own": 0.1, "others": 0.1}],
         "versions": {"jax": "0.10", "python": "3.11"},
         **{"device": "cpu", "date": "2026-11-21", "cells": cells},
         "zero_shot": {
@@ -152,6 +153,7 @@ def test_zero_shot_methods_masks_concepts() -> None:
         "0 / 0",
     ]
     assert texts(methods(runs), "CIDM") == ["not yet", "–"] * 4
+    assert texts(moved(runs), "CNS")[1:] == ["20.0", "10.0", "15.0"]
     assert texts(masks(runs), "CNS, set 1") == ["2", "20.0", "5.0", "50.0", "0.250", "0.020"]
     assert [[c.text for c in row] for row in concepts(runs).rows][0] == [
         "1",
@@ -213,7 +215,9 @@ POOR: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "no judge": without_judge,
     "NaN": lambda line: {**line, "cells": [[*cell[:-1], math.nan] for cell in line["cells"]]},
     "no zero-shot": lambda line: {k: v for k, v in line.items() if k != "zero_shot"},
-    "no masks": lambda line: {k: v for k, v in line.items() if k not in ("masks", "overlaps", "fusion", "method")},
+    "no masks": lambda line: {
+        k: v for k, v in line.items() if k not in ("masks", "overlaps", "fusion", "drift", "method")
+    },
     "no cells": lambda line: {**line, "cells": []},
     "no stages between": lambda line: {**line, "cells": [cell for cell in line["cells"] if cell[0] in (0, 3)]},
     "about nothing": lambda line: {

@@ -85,7 +85,7 @@ class CNS:
             require(0 <= value < float("inf"), f"method.{name}={value} must be finite and not negative")
         epsilon = self.adam_epsilon
         require(0 < epsilon < float("inf"), f"method.adam_epsilon={epsilon} must be positive and finite")
-        if self.lambda2 > 0.1 * self.lambda1:
+        if self.lambda2 > 0.1 * self.lambda1 * (1 + 1e-9):  # 3e-5 is a tenth of 3e-4, but not in binary
             warnings.warn(
                 f"method.lambda2={self.lambda2} is over a tenth of lambda1={self.lambda1}: it pulls the weights that "
                 "concepts share back to the base model and so fades old concepts",

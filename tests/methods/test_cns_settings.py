@@ -49,6 +49,7 @@ def test_a_lambda2_that_fades_old_concepts_is_only_warned_of():
         CNS(lambda1=0.0, lambda2=0.0)
         for lambda1 in (0.3, 1.0, 7.0, 1e4):
             CNS(lambda1=lambda1, lambda2=lambda1 / 10)
+        CNS(lambda1=3e-4, lambda2=3e-5)
 
 
 def test_it_is_built_from_a_config():

@@ -1,0 +1,36 @@
+"""What later lessons move of the first concept, against the weights that sampling uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.drift import drift
+from cns_jax.core.tree import flatten
+from cns_jax.data.prompts import sample_prompts
+from cns_jax.engine.prepare import taught_concepts
+from cns_jax.engine.stages import Stages
+from cns_jax.neurons.score import cross_attention_kernels
+
+
+def test_drift_is_what_the_stages_weights_differ_by(trained: dict[str, Any]) -> None:
+    stages = Stages.open(str(trained["folder"]))
+    params = [stages.at(stage)[0] for stage in range(stages.last + 1)]
+    kernels = [flatten(cross_attention_kernels(each["unet"])) for each in params]
+    ids, _ = stages.studio.vocabulary.encode(sample_prompts(taught_concepts(stages.learned)[0])), None
+    hidden = np.asarray(
+        stages.studio.model.encode_text(stages.studio.params["text_encoder"], ids, stages.at(stages.last)[1])
+    )
+
+    def energy(of: Any) -> float:
+        return float(sum((np.einsum("bld,do->blo", hidden, of(name)) ** 2).sum() for name in kernels[0]))
+
+    found = drift(str(trained["folder"]))
+    assert len(found) == stages.last - 1 > 0
+    for lesson, parts in enumerate(found, 2):
+        wanted = energy(lambda n, i=lesson: np.asarray(kernels[i][n]) - np.asarray(kernels[i - 1][n]))
+        assert parts["all"] == pytest.approx(wanted / energy(lambda n: np.asarray(kernels[0][n])), rel=1e-3)
+        assert parts["all"] > 0 and parts["own"] > 0 and parts["others"] > 0
+        assert parts["all"] <= (parts["own"] ** 0.5 + parts["others"] ** 0.5) ** 2 * 1.001  # triangle inequality
