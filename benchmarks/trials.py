@@ -32,6 +32,7 @@ TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "adam, constant, lambda=3e-5": _method(**_ADAM, lambda1=3e-5, lambda2=3e-6) | _train(decay_steps=0),
     "adam, constant, lambda=1e-5": _method(**_ADAM, lambda1=1e-5, lambda2=1e-6) | _train(decay_steps=0),
     "adam, constant, lambda=0": _method(**_ADAM, **VARIANTS["no_lreg"]) | _train(decay_steps=0),
+    "adam, lr_neurons=1e-2": _method(adam_epsilon=1e-8, lr_neurons=1e-2),
     "adam, lr_token=1e-2": _method(**_ADAM, lr_token=1e-2),
     "adam, lr_token=1e-2, lambda=3e-5": _method(**_ADAM, lr_token=1e-2, lambda1=3e-5, lambda2=3e-6),
     "adam, lr_token=1e-2, lambda=1e-5": _method(**_ADAM, lr_token=1e-2, lambda1=1e-5, lambda2=1e-6),
@@ -73,7 +74,7 @@ def row(line: Mapping[str, Any]) -> list[str]:
         found["learning"], found["average"], found["first"][-1], clip["learning"], clip["average"],
         math.nan if kept is None else kept / 100, line["zero_shot"]["unchanged"], float(np.mean(masks)),
     )  # fmt: skip
-    where = f"set {line['number']}, seed {line['seed']}"
+    where = f"set {line['number']}, seed {line['seed']}, {line['cells'][0][4]} a prompt"
     return [line["variant"], where, *(f"{100 * figure:.1f}" for figure in figures)]
 
 

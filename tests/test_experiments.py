@@ -54,7 +54,8 @@ def test_a_run_has_one_line(tmp_path: Path) -> None:
 def test_a_trial_in_the_table() -> None:
     score = {"learning": 0.5, "average": 0.25, "first": [0.9, 0.6]}
     line = {
-        **{"variant": "base", "number": 1, "seed": 100, "concepts": [], "cells": []},
+        **{"variant": "base", "number": 1, "seed": 100, "concepts": ["cat"]},
+        "cells": [[1, "single", "a <cat> cat", [0], 4, 0.7, 0.6, 0.5]],
         "summary": {"found": score, "clip_i": score},
         "zero_shot": {"control": {"before": {"a": 0.5, "b": 1.0}, "after": {"a": 0.5, "b": 0.8}}, "unchanged": 0.7},
         "masks": [{"mask_share": 0.1}, {"mask_share": 0.3}],
@@ -63,7 +64,7 @@ def test_a_trial_in_the_table() -> None:
     assert len(cells) == len(HEAD)
     assert cells == [
         "base",
-        "set 1, seed 100",
+        "set 1, seed 100, 4 a prompt",
         "50.0",
         "25.0",
         "60.0",
