@@ -20,28 +20,25 @@ def _train(**values: Any) -> dict[str, Mapping[str, Any]]:
     return {"train": values}
 
 
-_ADAM = {"lr_neurons": 5e-3, "adam_epsilon": 1e-8}  # every weight at the full rate
-
 TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "base": {},
-    "adam": _method(**_ADAM),
-    "adam, constant": _method(**_ADAM) | _train(decay_steps=0),
-    "adam, constant, steps=400": _method(**_ADAM) | _train(steps=400, save_every=400, decay_steps=0),
-    "adam, constant, steps=400, lr_neurons=1e-2": _method(adam_epsilon=1e-8, lr_neurons=1e-2)
-    | _train(steps=400, save_every=400, decay_steps=0),
-    "adam, constant, lambda=3e-5": _method(**_ADAM, lambda1=3e-5, lambda2=3e-6) | _train(decay_steps=0),
-    "adam, constant, lambda=1e-5": _method(**_ADAM, lambda1=1e-5, lambda2=1e-6) | _train(decay_steps=0),
-    "adam, constant, lambda=0": _method(**_ADAM, **VARIANTS["no_lreg"]) | _train(decay_steps=0),
-    "adam, lr_neurons=1e-2": _method(adam_epsilon=1e-8, lr_neurons=1e-2),
-    "adam, lr_token=1e-2": _method(**_ADAM, lr_token=1e-2),
-    "adam, lr_token=1e-2, lambda=3e-5": _method(**_ADAM, lr_token=1e-2, lambda1=3e-5, lambda2=3e-6),
-    "adam, lr_token=1e-2, lambda=1e-5": _method(**_ADAM, lr_token=1e-2, lambda1=1e-5, lambda2=1e-6),
+    "lr_neurons=5e-3": _method(lr_neurons=5e-3),
+    "lr_neurons=5e-3, constant": _method(lr_neurons=5e-3) | _train(decay_steps=0),
+    "lr_neurons=5e-3, constant, lambda=3e-5": _method(lr_neurons=5e-3, lambda1=3e-5, lambda2=3e-6)
+    | _train(decay_steps=0),
+    "lr_neurons=5e-3, constant, lambda=1e-5": _method(lr_neurons=5e-3, lambda1=1e-5, lambda2=1e-6)
+    | _train(decay_steps=0),
+    "lr_neurons=5e-3, constant, lambda=0": _method(lr_neurons=5e-3, **VARIANTS["no_lreg"]) | _train(decay_steps=0),
+    "lr_neurons=5e-3, constant, steps=400": _method(lr_neurons=5e-3) | _train(steps=400, save_every=400, decay_steps=0),
+    "constant, steps=400": _train(steps=400, save_every=400, decay_steps=0),
+    "lr_neurons=5e-3, lr_token=1e-2, lambda=3e-5": _method(lr_neurons=5e-3, lr_token=1e-2, lambda1=3e-5, lambda2=3e-6),
+    "epsilon=1e-4": _method(lr_neurons=3e-2, adam_epsilon=1e-4),
+    "epsilon=1e-4, lambda=1e-5": _method(lr_neurons=3e-2, adam_epsilon=1e-4, lambda1=1e-5, lambda2=1e-6),
     "epsilon=1e-5, lr_token=1e-2, lambda=3e-5": _method(
         lr_neurons=1e-2, adam_epsilon=1e-5, lr_token=1e-2, lambda1=3e-5, lambda2=3e-6
     ),
     "constant": _train(decay_steps=0),
-    "lr_neurons=1e-2": _method(lr_neurons=1e-2),
-    "lr_neurons=1e-1": _method(lr_neurons=1e-1),
+    "lr_neurons=2e-2": _method(lr_neurons=2e-2),
     "lr_token=1e-2": _method(lr_token=1e-2),
     "lr_token=3e-2": _method(lr_token=3e-2),
     "steps=400": _train(steps=400, save_every=400, decay_steps=100),
