@@ -16,20 +16,19 @@ from cns_jax.neurons.score import cross_attention_kernels
 Kernels = Mapping[str, np.ndarray]
 
 
-def drift(folder: str) -> list[dict[str, float]]:
+def drift(stages: Stages) -> list[dict[str, float]]:
     """For every lesson after the first, the energy of what it changed in the cross-attention keys and values of the
     first concept's prompts, as a share of the base model's energy there.
 
     own: by the weights that the first concept selected, others: by the rest (they do not add up to all: the two
     changes may cancel). Hidden states are those of the first concept's single prompts, with its final token.
     """
-    stages = Stages.open(folder)
     studio, learned = stages.studio, stages.learned
     base = cross_attention_kernels(studio.params["unet"])
     snapshots = [learned.snapshot(base, index) for index in range(stages.last)]
     ids = studio.vocabulary.encode(sample_prompts(taught_concepts(learned)[0]))
-    _, rows = stages.at(stages.last)
-    hidden = np.asarray(studio.model.encode_text(studio.params["text_encoder"], jnp.asarray(ids), rows), np.float32)
+    rows_rd = jnp.asarray(snapshots[-1].rows_rd)
+    hidden = np.asarray(studio.model.encode_text(studio.params["text_encoder"], jnp.asarray(ids), rows_rd), np.float32)
     positions_ni = hidden.reshape(-1, hidden.shape[-1])
     whole = energy(positions_ni, {name: np.asarray(leaf) for name, leaf in flatten(base).items()})
     first = flatten(snapshots[0].mask)

@@ -139,6 +139,7 @@ def line(experiment: Experiment, folder: Path, found: Mapping[str, Any]) -> dict
         for key, scores in groups.items()
     ]
     about = {k: getattr(experiment, k) for k in KEY}
+    stages = Stages.open(str(folder))
     return {
         **about,
         "concepts": [concept["name"] for concept in found["concepts"]],
@@ -149,17 +150,16 @@ def line(experiment: Experiment, folder: Path, found: Mapping[str, Any]) -> dict
         "zero_shot": found["zero_shot"],
         "masks": [row["mask"] for row in ledger["concepts"]],
         "overlaps": json.loads((folder / "overlaps.json").read_text()),
-        "fusion": fusion(folder),
-        "drift": drift(str(folder)),
+        "fusion": fusion(stages),
+        "drift": drift(stages),
         "timings": json.loads((folder / "timings.json").read_text()),
         **found["made_with"],
         "cells": cells,
     }
 
 
-def fusion(folder: Path) -> dict[str, float]:
+def fusion(stages: Stages) -> dict[str, float]:
     """Table 1: seconds, and megabytes of arrays made, to get one model of all concepts from what the method keeps."""
-    stages = Stages.open(str(folder))
     params = stages.studio.params
     snapshot = stages.learned.snapshot(cross_attention_kernels(params["unet"]))
     memory = Memory(None, jax.tree.map(jnp.asarray, snapshot.kernels), jnp.asarray(snapshot.rows_rd))

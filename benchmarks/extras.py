@@ -164,18 +164,18 @@ def thresholds(runs: Sequence[Run]) -> Table:
     for ratio, own in by_ratio(runs).items():
         values = (told(FOUND, "learning"), told(FOUND, "average"), told(FOUND, "forgetting"), told(CLIP_I, "average"))
         cells = (spread(estimate(of_runs(own, value))) for value in (*values, control_kept))
-        size = number(100 * mean(of_runs(own, of_masks("mask_share"))), 1)
+        size = number(100 * mean(of_runs(own, of_rows("masks", "mask_share"))), 1)
         rows.append([number(100 * ratio, 0, " %"), count(own), size, *cells])
     note = "The method's threshold is 30 %. Mask: a concept's weights in per cent of K/V; control: of the base model."
     head = ["threshold", "runs", "mask, %", "found, %: learned", "final", "forgetting", "CLIP-I: final", "control, %"]
     return Table("threshold", "thresholds", "Threshold of the selection", note, head, rows)
 
 
-def of_masks(name: str, first: int = 0) -> Callable[[Run], float | None]:
-    """Mean over a run's concepts, from `first` on, of a number about their masks."""
+def of_rows(field: str, name: str, first: int = 0) -> Callable[[Run], float | None]:
+    """Mean over the rows of a line's field, from row `first` on, of one of their numbers; None if there are none."""
 
     def value(run: Run) -> float | None:
-        values = [x for mask in (run.line.get("masks") or [])[first:] if (x := known(mask, name)) is not None]
+        values = [x for row in (run.line.get(field) or [])[first:] if (x := known(row, name)) is not None]
         return float(np.mean(values)) if values else None
 
     return value
@@ -189,7 +189,11 @@ def masks(runs: Sequence[Run]) -> Table:
     rows = []
     for label, group in some.items():
         if group:
-            shares = (of_masks("base_share"), of_masks("mask_share"), of_masks("regularized_of_mask", first=1))
+            shares = (
+                of_rows("masks", "base_share"),
+                of_rows("masks", "mask_share"),
+                of_rows("masks", "regularized_of_mask", first=1),
+            )
             sizes = (number(100 * mean(of_runs(group, value)), 1) for value in shares)
             ious = (number(_of_line(group, "overlaps", name), 3) for name in ("pairwise_iou", "joint_iou"))
             rows.append([word(label), count(group), *sizes, *ious])
@@ -208,7 +212,7 @@ def moved(runs: Sequence[Run]) -> Table:
     """Why the first concept is forgotten, or not: through which neurons a later lesson moves its keys and values."""
     rows = []
     for label, own in variants(runs).items():
-        parts = (of_runs(own, _drift(part)) for part in ("all", "own", "others"))
+        parts = (of_runs(own, of_rows("drift", part)) for part in ("all", "own", "others"))
         rows.append([word(label), count(own), *(number(100 * mean(part)) for part in parts)])
     note = (
         "What a later lesson changes in the cross-attention keys and values of the first concept's prompts, in per "
@@ -217,11 +221,3 @@ def moved(runs: Sequence[Run]) -> Table:
     )
     head = ["", "runs", "in all, %", "by the first concept's weights", "by others"]
     return Table("masks", "moved", "What moves the first concept", note, head, rows)
-
-
-def _drift(part: str) -> Callable[[Run], float | None]:
-    def value(run: Run) -> float | None:
-        values = [row[part] for row in run.line.get("drift") or []]
-        return float(np.mean(values)) if values else None
-
-    return value

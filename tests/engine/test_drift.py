@@ -19,7 +19,7 @@ def test_drift_is_what_the_stages_weights_differ_by(trained: dict[str, Any]) -> 
     stages = Stages.open(str(trained["folder"]))
     params = [stages.at(stage)[0] for stage in range(stages.last + 1)]
     kernels = [flatten(cross_attention_kernels(each["unet"])) for each in params]
-    ids, _ = stages.studio.vocabulary.encode(sample_prompts(taught_concepts(stages.learned)[0])), None
+    ids = stages.studio.vocabulary.encode(sample_prompts(taught_concepts(stages.learned)[0]))
     hidden = np.asarray(
         stages.studio.model.encode_text(stages.studio.params["text_encoder"], ids, stages.at(stages.last)[1])
     )
@@ -27,7 +27,7 @@ def test_drift_is_what_the_stages_weights_differ_by(trained: dict[str, Any]) -> 
     def energy(of: Any) -> float:
         return float(sum((np.einsum("bld,do->blo", hidden, of(name)) ** 2).sum() for name in kernels[0]))
 
-    found = drift(str(trained["folder"]))
+    found = drift(stages)
     assert len(found) == stages.last - 1 > 0
     for lesson, parts in enumerate(found, 2):
         wanted = energy(lambda n, i=lesson: np.asarray(kernels[i][n]) - np.asarray(kernels[i - 1][n]))
