@@ -30,7 +30,8 @@ TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     | _train(decay_steps=0),
     "lr_neurons=5e-3, constant, lambda=0": _method(lr_neurons=5e-3, **VARIANTS["no_lreg"]) | _train(decay_steps=0),
     "lr_neurons=5e-3, constant, steps=400": _method(lr_neurons=5e-3) | _train(steps=400, save_every=400, decay_steps=0),
-    "constant, steps=400": _train(steps=400, save_every=400, decay_steps=0),
+    "lr_neurons=1e-2": _method(lr_neurons=1e-2),
+    "lr_neurons=1e-2, constant, steps=400": _method(lr_neurons=1e-2) | _train(steps=400, save_every=400, decay_steps=0),
     "lr_neurons=5e-3, lr_token=1e-2, lambda=3e-5": _method(lr_neurons=5e-3, lr_token=1e-2, lambda1=3e-5, lambda2=3e-6),
     "epsilon=1e-4": _method(lr_neurons=3e-2, adam_epsilon=1e-4),
     "epsilon=1e-4, lambda=1e-5": _method(lr_neurons=3e-2, adam_epsilon=1e-4, lambda1=1e-5, lambda2=1e-6),
@@ -38,7 +39,6 @@ TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         lr_neurons=1e-2, adam_epsilon=1e-5, lr_token=1e-2, lambda1=3e-5, lambda2=3e-6
     ),
     "constant": _train(decay_steps=0),
-    "lr_neurons=2e-2": _method(lr_neurons=2e-2),
     "lr_token=1e-2": _method(lr_token=1e-2),
     "lr_token=3e-2": _method(lr_token=3e-2),
     "steps=400": _train(steps=400, save_every=400, decay_steps=100),
