@@ -61,9 +61,11 @@ def number(value: float | None, digits: int = 1, unit: str = "") -> Entry:
     return Entry(f"{value:.{digits}f}{unit}", value)
 
 
-def spread(found: Estimate | None, digits: int = 1) -> Entry:
-    """A mean with its interval."""
-    return Entry(found.text(digits=digits), as_json(found)) if found else Entry(NOT_YET)
+def spread(found: Estimate | None, digits: int = 1, signed: bool = False) -> Entry:
+    """A mean with its interval; signed: of a difference."""
+    if not found:
+        return Entry(NOT_YET)
+    return Entry(f"{'+' if signed and found.mean >= 0 else ''}{found.text(digits=digits)}", as_json(found))
 
 
 def as_json(found: Estimate) -> dict[str, float | None]:
@@ -85,8 +87,7 @@ def decided(gain: Estimate | None) -> Entry:
     if gain is None:
         return Entry(NOT_YET)
     told = verdict(gain)
-    sign = "+" if gain.mean >= 0 else ""
-    return Entry(f"{sign}{gain.text()} {told}", as_json(gain) | {"better": told})
+    return Entry(f"{spread(gain, signed=True).text} {told}", as_json(gain) | {"better": told})
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,25 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from benchmarks.drift import drift
+from benchmarks.lines import NUMBERS
 from benchmarks.runs import KEY
 from cns_jax.core.settings import build
 from cns_jax.engine.evaluation import EvaluationRequest, evaluate
 from cns_jax.engine.judging import judge_id
+from cns_jax.engine.learned import Learned
 from cns_jax.engine.sequence import earlier_settings
 from cns_jax.engine.sequence import run as train
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.stages import Stages
-from cns_jax.evals.scores import FIELDS, Score
+from cns_jax.evals.forgetting import json_number
+from cns_jax.evals.scores import Score
 from cns_jax.methods.cns import Memory
 from cns_jax.miniature.concepts import concepts as drawn_concepts
 from cns_jax.neurons.score import cross_attention_kernels
@@ -116,7 +120,44 @@ def perform(experiment: Experiment, root: Path, pictures: int, stages: str = "al
     file = folder / "evaluation" / "evaluation.json"
     if not file.exists() or not _made_so(json.loads(file.read_text()), request):
         evaluate(request)  # pictures that are there already are not drawn again
-    return line(experiment, folder, json.loads(file.read_text()))
+    return line({k: getattr(experiment, k) for k in KEY}, folder, json.loads(file.read_text()))
+
+
+def finished(folders: Sequence[str], pictures: int) -> Iterator[dict[str, Any]]:
+    """A line for each of any finished runs, evaluated first where they are not: its variant is the run's name, and runs
+    of the same concepts in the same order are one set.
+
+    Raises SettingsError for a folder that is no run.
+    """
+    sets: dict[tuple[str, ...], int] = {}
+    for folder in map(Path, folders):
+        settings = Learned.of(str(folder)).settings
+        file = folder / "evaluation" / "evaluation.json"
+        request = EvaluationRequest(str(folder), num=pictures, seed=settings.seed)
+        if not file.exists() or not _made_so(json.loads(file.read_text()), request):
+            evaluate(request)
+        found = json.loads(file.read_text())
+        number = sets.setdefault(tuple(concept["name"] for concept in found["concepts"]), len(sets) + 1)
+        values = ("main", settings.name, number, settings.seed, 0, len(found["concepts"]))
+        yield line(dict(zip(KEY, values, strict=True)), folder, found)
+
+
+def mixed(lines: Sequence[Mapping[str, Any]]) -> str:
+    """What differs between lines that a table would compare, "" if nothing does: the model, the judge, or a setting
+    other than the one that makes the variant."""
+    facts = [_facts(line) for line in lines]
+    for name in dict.fromkeys(name for fact in facts for name in fact):
+        if len({json.dumps(fact[name], sort_keys=True) for fact in facts if name in fact}) > 1:
+            return name
+    return ""
+
+
+def _facts(line: Mapping[str, Any]) -> dict[str, Any]:
+    varied = ("ratio",) if line["group"] == "ratio" else VARIANTS.get(line["variant"], ())
+    facts = {"base": line["base"], "judge": line["judge"], "pictures a prompt": line["cells"][0][4]}
+    for part in ("train", "sample", "method"):
+        facts |= {f"{part}.{k}": v for k, v in line[part].items() if part != "method" or k not in varied}
+    return facts
 
 
 def _made_so(found: Mapping[str, Any], request: EvaluationRequest) -> bool:
@@ -125,9 +166,9 @@ def _made_so(found: Mapping[str, Any], request: EvaluationRequest) -> bool:
     return (found["stages"], found["num"], found["noise"], found["made_with"]["judge"]) == asked
 
 
-def line(experiment: Experiment, folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What tables and figures need of one run, without its pictures. cells: a row a prompt and stage: stage, kind,
-    prompt, indices of its concepts, number of pictures, and the mean of each of FIELDS over them."""
+def line(about: Mapping[str, Any], folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What tables and figures need of one run, without its pictures. about: the fields of KEY. cells: a row a prompt
+    and stage: stage, kind, prompt, indices of its concepts, number of pictures, mean of each of NUMBERS over them."""
     ledger = json.loads((folder / "ledger.json").read_text())
     config = json.loads((folder / "config.json").read_text())
     groups: dict[tuple[Any, ...], list[Score]] = {}
@@ -135,13 +176,13 @@ def line(experiment: Experiment, folder: Path, found: Mapping[str, Any]) -> dict
         score = Score.of(row)
         groups.setdefault((score.stage, score.kind, score.prompt, score.concepts), []).append(score)
     cells = [
-        [*key, len(scores), *(round(sum(getattr(s, name) for s in scores) / len(scores), 5) for name in FIELDS)]
+        [*key, len(scores), *(json_number(round(fmean(getattr(s, name) for s in scores), 5)) for name in NUMBERS)]
         for key, scores in groups.items()
     ]
-    about = {k: getattr(experiment, k) for k in KEY}
     stages = Stages.open(str(folder))
     return {
         **about,
+        "model": config["model"],
         "concepts": [concept["name"] for concept in found["concepts"]],
         "method": config["method"],
         "train": config["train"],

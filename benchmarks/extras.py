@@ -12,25 +12,31 @@ from benchmarks.entries import Entry, Table, count, number, spread, word
 from benchmarks.lines import (
     CLIP_I,
     FOUND,
+    OTHERS,
     Run,
+    at_end,
     control,
     control_kept,
     estimate,
     gather,
     known,
     mean,
+    of_line,
     of_runs,
+    paired,
     pick,
     share,
     variants,
+    when_new,
     without_token,
 )
 from benchmarks.tables import ends, told
+from cns_jax.evals.scores import SINGLE, TABLE_SCALES
 
 
 def zero_shot(runs: Sequence[Run]) -> list[Table]:
     """What lessons do to pictures without concepts."""
-    return [_control(runs), _leakage(runs)]
+    return [_control(runs), _unchanged(runs), _leakage(runs)]
 
 
 def attributes_kept(runs: Sequence[Run]) -> tuple[list[str], dict[str, list[float]]]:
@@ -64,26 +70,71 @@ def _control(runs: Sequence[Run]) -> Table:
     return Table("zero_shot", "control", "Control kept", note, ["", "runs", "all, %", *attributes], rows)
 
 
+def _unchanged(runs: Sequence[Run]) -> Table:
+    rows = []
+    for label, own in variants(runs).items():
+        clip_t = (number(TABLE_SCALES["clip_t"] * of_line(own, "zero_shot", "clip_t", w)) for w in ("before", "after"))
+        rows.append([word(label), count(own), number(of_line(own, "zero_shot", "unchanged"), 3), *clip_t])
+    note = (
+        "Prompts without a concept. Unchanged: cosine between the pictures of a prompt before and after all lessons; "
+        "CLIP-T: 100 x 2.5 x their cosine with the prompt."
+    )
+    return Table("zero_shot", "unchanged", "Unchanged pictures", note, ["", "runs", "unchanged", *_WHEN], rows)
+
+
+_WHEN = ("CLIP-T: before", "after")
+
+
 def _leakage(runs: Sequence[Run]) -> Table:
     rows = []
     for label, own in variants(runs).items():
-        same = [number(_of_line(own, "zero_shot", *path), 3) for path in _PATHS]
-        plain = [spread(estimate(gather(own, m, without_token(end)))) for m in (FOUND, CLIP_I) for end in (False, True)]
-        rows.append([word(label), count(own), *same, *plain])
+        cells = []
+        for measure in (FOUND, CLIP_I):
+            before, after = (gather(own, measure, without_token(end)) for end in (False, True))
+            cells += [number(mean(before)), spread(paired(after, before), signed=True)]
+        new, end = gather(own, OTHERS, when_new), gather(own, OTHERS, at_end(SINGLE))
+        rows.append([word(label), count(own), *cells, number(mean(new)), spread(paired(end, new), signed=True)])
     note = (
-        "Unchanged: cosine between the pictures of a prompt without a concept before and after all lessons; CLIP-T: "
-        "their cosine with the prompt. Leakage: the concepts' prompts written without the token; a concept should be "
-        "found there no more often after than before."
+        "A concept where its token is not in the prompt. Without tokens: the concepts' prompts written without them, "
+        "by the base model and what all lessons change. Other concepts: CLIP-I of a concept's pictures with those of "
+        "all others, right after its lesson and what later lessons change. Leakage is where an interval lies above 0."
     )
-    head = ["", "runs", "unchanged", "CLIP-T before", "after", "leakage, found %: before", "after", "CLIP-I: before"]
-    return Table("zero_shot", "leakage", "Unchanged pictures and leakage", note, [*head, "after"], rows)
+    head = ["", "runs", "without tokens: found, %", "change", "CLIP-I", "change", "other concepts: CLIP-I", "change"]
+    return Table("zero_shot", "leakage", "Leakage", note, head, rows)
 
 
-_PATHS = (("unchanged",), ("clip_t", "before"), ("clip_t", "after"))
+def attributes(runs: Sequence[Run]) -> Table:
+    """Which attributes of a concept are learned and which are lost, by the judge."""
+    named = variants(runs)
+    names = [name for name in _ATTRIBUTES if any(math.isfinite(_shown(own, name, "new")) for own in named.values())]
+    rows = [
+        [word(label), count(own)]
+        + [number(100 * _shown(own, name, when), 0) for name in names for when in ("new", "end")]
+        for label, own in named.items()
+    ]
+    note = (
+        "Pictures of a concept that show its attributes, in per cent, right after its lesson and after all: scene and "
+        "style of the concepts that are one, the rest of subjects. `found` asks for kind, colour, pattern and the "
+        "pattern's colour at once; eyes and quirk (ear, collar, star, hat, crest) are a few pixels each."
+    )
+    head = ["", "runs", *(text for name in names for text in (f"{_ATTRIBUTES[name]}: new", "end"))]
+    return Table("forgetting", "attributes", "Attribute by attribute", note, head, rows)
 
 
-def _of_line(runs: Sequence[Run], *path: str) -> float:
-    return mean(of_runs(runs, lambda run: known(run.line, *path)))
+_ATTRIBUTES = {
+    "subject": "kind",
+    "color": "colour",
+    "pattern": "pattern",
+    "second": "pattern's colour",
+    "quirk": "quirk",
+    "eyes": "eyes",
+    "scene": "scene",
+    "style": "style",
+}
+
+
+def _shown(runs: Sequence[Run], attribute: str, when: str) -> float:
+    return of_line(runs, "summary", "attributes", attribute, when)
 
 
 def by_order(runs: Sequence[Run]) -> dict[tuple[int, int], list[Run]]:
@@ -195,7 +246,7 @@ def masks(runs: Sequence[Run]) -> Table:
                 of_rows("masks", "regularized_of_mask", first=1),
             )
             sizes = (number(100 * mean(of_runs(group, value)), 1) for value in shares)
-            ious = (number(_of_line(group, "overlaps", name), 3) for name in ("pairwise_iou", "joint_iou"))
+            ious = (number(of_line(group, "overlaps", name), 3) for name in ("pairwise_iou", "joint_iou"))
             rows.append([word(label), count(group), *sizes, *ious])
     rows += [[*map(word, ("paper", "–", "–", "about 5", "–", "0.24", "0.02"))]] if rows else []
     note = (
@@ -212,12 +263,13 @@ def moved(runs: Sequence[Run]) -> Table:
     """Why the first concept is forgotten, or not: through which neurons a later lesson moves its keys and values."""
     rows = []
     for label, own in variants(runs).items():
-        parts = (of_runs(own, of_rows("drift", part)) for part in ("all", "own", "others"))
+        parts = (of_runs(own, of_rows("drift", part)) for part in ("all", "own", "earlier", "new"))
         rows.append([word(label), count(own), *(number(100 * mean(part)) for part in parts)])
     note = (
         "What a later lesson changes in the cross-attention keys and values of the first concept's prompts, in per "
-        "cent of the base model's energy there, mean over lessons: by the weights that the first concept selected, "
-        "where L_reg acts, and by all others, which L_reg does not see."
+        "cent of the base model's energy there, mean over lessons: by the weights that the first concept selected, by "
+        "those that only other earlier concepts did, and by those that none did. L_reg, where there is one, acts on "
+        "the first two, not on the last."
     )
-    head = ["", "runs", "in all, %", "by the first concept's weights", "by others"]
+    head = ["", "runs", "in all, %", "the first concept's weights", "other earlier concepts'", "new ones"]
     return Table("masks", "moved", "What moves the first concept", note, head, rows)

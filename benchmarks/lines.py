@@ -14,6 +14,9 @@ from cns_jax.evals.clip_scores import clip_score
 from cns_jax.evals.forgetting import Forgetting
 from cns_jax.evals.scores import FIELDS, PLAIN, SINGLE
 
+NUMBERS = (*FIELDS, "clip_i_others")
+"""Of a cell, in the order of the lines; older lines have fewer."""
+
 VARIANTS = {
     "cns": "CNS",
     "no_lreg": "without L_reg",
@@ -35,7 +38,7 @@ INTERVALS = (
 
 
 class Measure(NamedTuple):
-    """field: one of FIELDS; scaled: from its mean over a prompt's pictures to the number in tables."""
+    """field: one of NUMBERS; scaled: from its mean over a prompt's pictures to the number in tables."""
 
     field: str
     label: str
@@ -45,12 +48,13 @@ class Measure(NamedTuple):
 FOUND = Measure("found", "found", lambda x: 100 * x)
 CLIP_I = Measure("clip_i", "CLIP-I", lambda x: 100 * x)
 CLIP_T = Measure("clip_t", "CLIP-T", lambda x: 100 * float(clip_score(np.asarray(x))))
+OTHERS = Measure("clip_i_others", "CLIP-I with other concepts", lambda x: 100 * x)
 COSINE = Measure("clip_t", "CLIP-T, cosine", lambda x: x)
 MEASURES = (FOUND, CLIP_I, CLIP_T)
 
 
 class Cell(NamedTuple):
-    """One prompt at one stage; means: of each of FIELDS over its pictures, NaN where nothing was measured."""
+    """One prompt at one stage; means: of each of NUMBERS over its pictures, NaN where nothing was measured."""
 
     stage: int
     kind: str
@@ -71,8 +75,8 @@ class Run:
         """From a line of the results file, in memory or read back."""
         cells = []
         for stage, kind, prompt, concepts, _, *means in line["cells"]:
-            values = {name: math.nan if x is None else float(x) for name, x in zip(FIELDS, means, strict=True)}
-            cells.append(Cell(stage, kind, prompt, tuple(concepts), values))
+            known = {name: float(x) for name, x in zip(NUMBERS, means, strict=False) if x is not None}
+            cells.append(Cell(stage, kind, prompt, tuple(concepts), dict.fromkeys(NUMBERS, math.nan) | known))
         return cls(line, tuple(cells))
 
     @property
@@ -110,8 +114,9 @@ def pick(runs: Iterable[Run], group: str, variant: str = "cns") -> list[Run]:
 
 
 def variants(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Plain name -> runs of the main experiments, of the variants that have any."""
-    found = {name: pick(runs, "main", variant) for variant, name in VARIANTS.items()}
+    """Plain name -> runs of the main experiments, of the variants that have any; other runs by their own names."""
+    others = {run.line["variant"]: run.line["variant"] for run in runs if run.line["group"] == "main"}
+    found = {name: pick(runs, "main", variant) for variant, name in ({**VARIANTS} | {**others, **VARIANTS}).items()}
     return {name: some for name, some in found.items() if some}
 
 
@@ -161,7 +166,7 @@ def gather(runs: Iterable[Run], measure: Measure, where: Where) -> list[Sample]:
         for cell in run.cells:
             value = measure.scaled(cell.means[measure.field])
             if where(run, cell) and math.isfinite(value):
-                key = (run.line["order"], cell.stage, cell.kind, cell.prompt)
+                key = (run.line["order"], cell.kind, cell.prompt)
                 found.append(Sample(number, seed, key, (number, run.names(cell)), value))
     # a single concept a set (as in Fig. 5): then its prompts are drawn
     few = len({s.label for s in found}) == len({s.number for s in found})
@@ -223,6 +228,11 @@ def control_kept(run: Run) -> float | None:
     """Control after all lessons in per cent of the base model's, mean over attributes."""
     pairs = list(control(run).values())
     return 100 * sum(after for _, after in pairs) / sum(before for before, _ in pairs) if pairs else None
+
+
+def of_line(runs: Iterable[Run], *path: str) -> float:
+    """Mean over the runs' lines of the number at a path of names; NaN where none has it."""
+    return mean(of_runs(runs, lambda run: known(run.line, *path)))
 
 
 def share(part: float, whole: float) -> float:

@@ -1,9 +1,13 @@
-"""The paper's tables and figures on the miniature: python -m benchmarks.paper [--seeds=0,1,2] [--sets=1,2,3]
+"""The paper's tables and figures: python -m benchmarks.paper [--seeds=0,1,2] [--sets=1,2,3], or --runs=DIR --runs=DIR
 
-Trains and evaluates what is missing under --root (resumable at every lesson; one process at a time), appends a line a
-finished run to benchmarks/results/paper/runs.jsonl, and draws tables and figures from the lines: with --draw_only
-nothing is trained. All groups are 90 runs of a few minutes each; --groups=main are the 45 of Fig. 5 and Table 2. The
-analysis of neurons (Fig. 3, 7, 9.1, 9.2), which needs no training, goes to the folder neurons beside the page.
+On the miniature: trains and evaluates what is missing under --root (resumable at every lesson; several processes may
+share the work, each with its own --variants or --sets), appends a line a finished run to
+benchmarks/results/paper/runs.jsonl, and draws tables and figures from the lines: with --draw_only nothing is trained.
+All groups are 90 runs of 12 to 15 minutes on one core; --groups=main are the 45 of Fig. 5 and Table 2. The analysis of
+neurons (Fig. 3, 7, 9.1, 9.2), which needs no training, goes to the folder neurons beside the page.
+
+With --runs: the same tables and figures of any finished runs, of Stable Diffusion too, evaluated first where they are
+not. A run's name (--config.name) tells its method; runs of the same concepts are seeds of one set.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.experiments import GROUPS, Experiment, perform
+from benchmarks.experiments import GROUPS, Experiment, finished, mixed, perform
 from benchmarks.page import write_all
 from benchmarks.runs import keep, read_lines
 from cns_jax.engine.analysis import AnalysisRequest, analyze
@@ -31,6 +35,7 @@ _VARIANTS = flags.DEFINE_list("variants", [], "only these methods and ablations 
 _PICTURES = flags.DEFINE_integer("pictures", 2, "pictures a prompt", lower_bound=1)
 _ROOT = flags.DEFINE_string("root", "runs/paper", "folder of the runs")
 _RESULTS = flags.DEFINE_string("results", "benchmarks/results/paper", "folder of the lines, tables and figures")
+_RUNS = flags.DEFINE_multi_string("runs", [], "a finished run's folder, repeatable: draws its tables and figures")
 _DRAW_ONLY = flags.DEFINE_bool("draw_only", False, "train nothing: tables and figures of the lines that are there")
 
 
@@ -38,7 +43,12 @@ def main(_: list[str]) -> None:
     """Flags to runs to lines to tables and figures."""
     start()
     file = Path(_RESULTS.value) / "runs.jsonl"
-    if not _DRAW_ONLY.value:
+    if _RUNS.value:
+        _draw_finished(file)
+    elif not _DRAW_ONLY.value:
+        neurons = file.parent / "neurons"
+        if not (neurons / "tables.md").exists():
+            analyze(AnalysisRequest(out=str(neurons)))
         sets, seeds = [int(n) for n in _SETS.value], [int(n) for n in _SEEDS.value]
         experiments = [e for group in _GROUPS.value for e in GROUPS[group](sets, seeds)]
         experiments = [e for e in experiments if not _VARIANTS.value or e.variant in _VARIANTS.value]
@@ -50,7 +60,6 @@ def main(_: list[str]) -> None:
             _page(file)
         if failed:
             sys.exit(f"error: {len(failed)} of {len(experiments)} runs failed, {failed[0]} the first; see above")
-        analyze(AnalysisRequest(out=str(file.parent / "neurons")))
     elif not _page(file):
         sys.exit(f"error: {file} has no finished runs; run without --draw_only first")
     print(f"Look at {file.parent / 'README.md'}")
@@ -69,13 +78,24 @@ def perform_all(experiments: Sequence[Experiment], file: Path) -> list[str]:
     return failed
 
 
+def _draw_finished(file: Path) -> None:
+    """The tables and figures of --runs, in a folder of their own."""
+    if not _RESULTS.present:
+        sys.exit("error: give --results=DIR too, a folder for the tables of these runs")
+    lines = list(finished(_RUNS.value, _PICTURES.value))
+    models = sorted({line["model"] for line in lines if line["base"] != lines[0]["base"]} | {lines[0]["model"]})
+    if len({line["base"] for line in lines}) > 1:
+        sys.exit(f"error: these runs are of several models ({', '.join(models)}); their scores cannot be compared")
+    for line in lines:
+        keep(file, line)
+    write_all(lines, file.parent)
+
+
 def _page(file: Path) -> bool:
-    """Draw the page of all lines; whether there are any. Exits if they are of several models or judges."""
+    """Draw the page of all lines; whether there are any. Exits if they cannot be compared."""
     lines = read_lines(file)
-    for part in ("base", "judge"):
-        found = sorted({line[part] for line in lines})
-        if len(found) > 1:
-            sys.exit(f"error: {file} has runs of several models ({part}: {', '.join(found)}); take the old lines out")
+    if lines and (other := mixed(lines)):
+        sys.exit(f"error: the runs in {file} differ in {other}; take the old lines out, or give another --results")
     if lines:
         write_all(lines, file.parent)
     return bool(lines)

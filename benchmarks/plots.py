@@ -29,7 +29,6 @@ from cns_jax.evals.bootstrap import Estimate
 from cns_jax.evals.figures import bars, curves, heat_map
 
 _NAN = math.nan
-_LABELS = {"found": "found by the judge", "clip_i": "CLIP-I (100 x cosine)", "clip_t": "CLIP-T (250 x cosine)"}
 
 
 def draw(runs: Sequence[Run], folder: Path) -> list[Figure]:

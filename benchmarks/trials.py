@@ -41,8 +41,16 @@ TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "constant": _train(decay_steps=0),
     "lr_token=1e-2": _method(lr_token=1e-2),
     "lr_token=3e-2": _method(lr_token=3e-2),
+    "lr_neurons=2e-3": _method(lr_neurons=2e-3),
+    "lr_neurons=3e-3, lr_token=1e-2": _method(lr_neurons=3e-3, lr_token=1e-2),
+    "lr_neurons=2e-3, lr_token=1e-2, steps=1600": _method(lr_neurons=2e-3, lr_token=1e-2)
+    | _train(steps=1600, save_every=1600, decay_steps=400),
+    "ratio=0.1": _method(ratio=0.1),
     "steps=400": _train(steps=400, save_every=400, decay_steps=100),
     "steps=1600": _train(steps=1600, save_every=1600, decay_steps=400),
+    "lambda=1e-2": _method(lambda1=1e-2, lambda2=1e-3),
+    "lambda=1e-3, lr_neurons=1e-2": _method(lambda1=1e-3, lambda2=1e-4, lr_neurons=1e-2),
+    "lambda=1e-3, lr_token=3e-2": _method(lambda1=1e-3, lambda2=1e-4, lr_token=3e-2),
     "lambda=1e-3": _method(lambda1=1e-3, lambda2=1e-4),
     "lambda=3e-4": _method(lambda1=3e-4, lambda2=3e-5),
     "lambda=3e-5": _method(lambda1=3e-5, lambda2=3e-6),
@@ -63,20 +71,22 @@ TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def row(line: Mapping[str, Any]) -> list[str]:
-    """A trial's figures for the table, in per cent: found when learned and at the end, of the first concept at the end,
-    CLIP-I, control after as a share of before, unchanged, mask share."""
+    """A trial's figures for the table, in per cent: found when learned and at the end, of the first concept when new
+    and at the end, CLIP-I, control after as a share of before, unchanged, mask share."""
     found, clip = line["summary"]["found"], line["summary"]["clip_i"]
     kept, masks = control_kept(Run.of(line)), [m["mask_share"] for m in line["masks"]]
     figures = (
-        found["learning"], found["average"], found["first"][-1], clip["learning"], clip["average"],
+        found["learning"], found["average"], found["first"][0], found["first"][-1], clip["learning"], clip["average"],
         math.nan if kept is None else kept / 100, line["zero_shot"]["unchanged"], float(np.mean(masks)),
     )  # fmt: skip
-    where = f"set {line['number']}, seed {line['seed']}, {line['cells'][0][4]} a prompt"
+    first = line["order"] + 1
+    lessons = f"concepts {first} to {first + len(line['concepts']) - 1}"
+    where = f"set {line['number']}, {lessons}, seed {line['seed']}, {line['cells'][0][4]} a prompt"
     return [line["variant"], where, *(f"{100 * figure:.1f}" for figure in figures)]
 
 
-HEAD = ("trial", "on", "found when learned", "found at the end", "first concept at the end", "CLIP-I when learned",
-        "CLIP-I at the end", "control kept", "unchanged", "mask, % of K/V")  # fmt: skip
+HEAD = ("trial", "on", "found when learned", "found at the end", "first concept: new", "at the end",
+        "CLIP-I when learned", "CLIP-I at the end", "control kept", "unchanged", "mask, % of K/V")  # fmt: skip
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:

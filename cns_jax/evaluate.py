@@ -7,6 +7,7 @@ control (does a picture show the scene, style, colours and subject that its prom
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 
 from absl import app, flags
@@ -28,8 +29,11 @@ _PROMPTS = flags.DEFINE_string("prompts_file", "", "concepts: a prompt a line (d
 _CLIP = flags.DEFINE_string(
     "clip", "", "concepts: a CLIP folder or hub id (default: the miniature's own, or openai/clip-vit-base-patch32)"
 )
+_DINO = flags.DEFINE_string(
+    "dino", "", "concepts: DINO-I too, by this ViT: a folder or hub id such as facebook/dino-vits16 (needs PyTorch)"
+)
 _ZERO_SHOT = flags.DEFINE_integer("zero_shot", 128, "concepts: prompts without any concept, 0 for none", lower_bound=0)
-_SEED = flags.DEFINE_integer("seed", 0, "seed of the first picture; the next ones count up")
+_SEED = flags.DEFINE_integer("seed", 0, "another seed draws other pictures")
 _SAMPLER = flags.DEFINE_string("sampler", "", "concepts: default the run's; control: dpm++2m; auto: the model's own")
 _STEPS = flags.DEFINE_integer("steps", 0, "denoising steps (default: the run's, or 20)", lower_bound=0)
 _GUIDANCE = flags.DEFINE_float("guidance_scale", -1.0, "classifier-free guidance (default: the run's, or 4)")
@@ -48,23 +52,25 @@ def main(_: list[str]) -> None:
 
 
 def _concepts() -> str:
-    from cns_jax.engine.evaluation import EvaluationRequest, evaluate, table
+    from cns_jax.engine.evaluation import EvaluationRequest, evaluate
     from cns_jax.engine.generate import Request, sampling
     from cns_jax.engine.learned import Learned
     from cns_jax.engine.report.page import write_report
+    from cns_jax.evals.score_table import score_table
 
     if not _RUN.value:
         raise ValueError("give --run=DIR, the folder of a training run; to measure a model alone: --suite=control")
     wanted = Request(_RUN.value, sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value)
     request = EvaluationRequest(
         run=_RUN.value, stages=_STAGES.value, num=_NUM.value or 4, prompts_file=_PROMPTS.value, clip=_CLIP.value,
-        seed=_SEED.value, zero_shot=_ZERO_SHOT.value, out=_OUT.value,
+        dino=_DINO.value, seed=_SEED.value, zero_shot=_ZERO_SHOT.value, out=_OUT.value,
         sample=sampling(wanted, Learned.of(_RUN.value).settings.sample),
     )  # fmt: skip
     file = evaluate(request)
+    table = score_table(json.loads(file.read_text()))
     if _OUT.value:
-        return f"{table(file)}\nWrote {file}"
-    return f"{table(file)}\nWrote {file}\nLook at {write_report(_RUN.value)}"
+        return f"{table}\nWrote {file}"
+    return f"{table}\nWrote {file}\nLook at {write_report(_RUN.value)}"
 
 
 def _control() -> str:

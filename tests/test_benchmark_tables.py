@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.entries import Table
-from benchmarks.extras import masks, moved, orders, thresholds, zero_shot
+from benchmarks.extras import attributes, masks, moved, orders, thresholds, zero_shot
 from benchmarks.lines import FOUND, Run, at_end, estimate, gather, variants
 from benchmarks.page import origin, tables_of, write_all
 from benchmarks.stage_plots import apart
@@ -30,12 +30,14 @@ def invented(score: Score, variant: str = "cns", number: int = 1, seed: int = 0,
     wanted += [(k, SINGLE, (j,)) for k in range(1, size + 1) for j in range(k)]
     wanted += [(size, PLAIN, (j,)) for j in range(size)]
     cells = [
-        [*key[:2], f"prompt {i} of {key[2]}", list(key[2]), 2, *score(*key)]
+        [*key[:2], f"prompt {i} of {key[2]}", list(key[2]), 2, *score(*key), None, 0.1 * key[0]]
         for key in wanted
         for i in range(2 if size == 3 else 5)
     ]
     pairs = [(j, (j + 1) % size) for j in range(1 if size == 3 else size)]
-    cells += [[size, TOGETHER, f"both {pair}", list(pair), 2, *score(size, TOGETHER, pair)] for pair in pairs]
+    cells += [
+        [size, TOGETHER, f"both {pair}", list(pair), 2, *score(size, TOGETHER, pair), None, None] for pair in pairs
+    ]
     return {
         **{"group": "main", "variant": variant, "number": number, "seed": seed, "order": 0},
         "concepts": [f"thing_{number}{j}" for j in range(size)],
@@ -44,7 +46,14 @@ def invented(score: Score, variant: str = "cns", number: int = 1, seed: int = 0,
         "masks": [{"mask_share": 0.05, "base_share": 0.2, "regularized_of_mask": 0.5 * (j > 0)} for j in range(size)],
         "overlaps": {"pairwise_iou": 0.25, "joint_iou": 0.02},
         "fusion": {"seconds": 0.001, "megabytes": 0.0},
-        "drift": [{"all": 0.25, "own": 0.1, "others": 0.2}, {"all": 0.15, "own": 0.1, "others": 0.1}],
+        "drift": [
+            {"all": 0.25, "own": 0.1, "earlier": 0.0, "new": 0.2},
+            {"all": 0.15, "own": 0.1, "earlier": 0.1, "new": 0.1},
+        ],
+        "summary": {
+            "best": {SINGLE: {"clip_i": 0.9, "clip_t": 0.3}, TOGETHER: {}},
+            "attributes": {"pattern": {"new": 0.9, "end": 0.45}, "scene": {"new": None, "end": None}},
+        },
         "versions": {"jax": "0.10", "python": "3.11"},
         **{"device": "cpu", "date": "2026-11-21", "cells": cells},
         "zero_shot": {
@@ -86,11 +95,11 @@ def test_ablations() -> None:
     """Exact: of six prompts at the end, two (concept 0) are found to a quarter: 75 %; CLIP-T below 0 counts as 0."""
     single, together = ablations(two_methods())
     assert texts(single, "CNS")[:2] == ["4", "100.0 [100.0, 100.0]"]
-    runs, found, clip_i, clip_t, *paper = texts(single, "without L_reg")
+    runs, found, clip_i, clip_t, *best, paper_i, paper_t = texts(single, "without L_reg")
     assert found.startswith("75.0 [") and clip_i == "70.0 [70.0, 70.0]" and clip_t == "0.0 [0.0, 0.0]"
-    assert paper == ["73.06", "74.65"]
+    assert best == ["90.0", "75.0"] and (paper_i, paper_t) == ("73.06", "74.65")
     assert texts(together, "without L_reg")[1] == "25.0 [25.0, 25.0]"
-    assert texts(single, "random neurons") == ["0", "not yet", "not yet", "not yet", "73.15", "73.30"]
+    assert texts(single, "random neurons") == ["0", *["not yet"] * 5, "73.15", "73.30"]
     assert texts(single, "token only")[-2:] == ["–", "–"]
     (value,) = [row[4].value for row in single.rows if row[0].text == "without L_reg"]
     assert value["scaled"]["mean"] == 0 and value["cosine"]["mean"] == pytest.approx(-0.1)
@@ -140,10 +149,15 @@ def test_acceptance() -> None:
 
 def test_zero_shot_methods_masks_concepts() -> None:
     runs = two_methods()
-    control, leakage = zero_shot(runs)
+    control, unchanged, leakage = zero_shot(runs)
     assert control.head[-1] == "scene"  # quirk was not measured
     assert texts(control, "CNS") == ["4", "75.0 [75.0, 75.0]", "75.0"]
-    assert texts(leakage, "CNS")[:4] == ["4", "0.970", "0.300", "0.290"]
+    assert texts(unchanged, "CNS") == ["4", "0.970", "75.0", "72.5"]
+    *plain, others, change = texts(leakage, "CNS")
+    assert plain == ["4", "0.0", "+0.0 [0.0, 0.0]", "80.0", "+0.0 [0.0, 0.0]"]
+    assert others == "20.0" and change.startswith("+10.0 [")  # by hand: 10, 20, 30 when new, 30 each at the end
+    assert attributes(runs).head[2:] == ["pattern: new", "end"]  # scenes were not measured
+    assert texts(attributes(runs), "CNS") == ["4", "90", "45"]
     assert texts(methods(runs), "CNS")[:6] == [
         "80.00 / 75.00",
         "74.88 / 76.95",
@@ -153,7 +167,7 @@ def test_zero_shot_methods_masks_concepts() -> None:
         "0 / 0",
     ]
     assert texts(methods(runs), "CIDM") == ["not yet", "–"] * 4
-    assert texts(moved(runs), "CNS")[1:] == ["20.0", "10.0", "15.0"]
+    assert texts(moved(runs), "CNS")[1:] == ["20.0", "10.0", "5.0", "15.0"]
     assert texts(masks(runs), "CNS, set 1") == ["2", "20.0", "5.0", "50.0", "0.250", "0.020"]
     assert [[c.text for c in row] for row in concepts(runs).rows][0] == [
         "1",
@@ -208,12 +222,12 @@ def test_page(tmp_path: Path) -> None:
 
 
 def without_judge(line: Mapping[str, Any]) -> dict[str, Any]:
-    return {**line, "zero_shot": {}, "cells": [[*cell[:-1], None] for cell in line["cells"]]}
+    return {**line, "zero_shot": {}, "cells": [[*cell[:7], None, *cell[8:]] for cell in line["cells"]]}
 
 
 POOR: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "no judge": without_judge,
-    "NaN": lambda line: {**line, "cells": [[*cell[:-1], math.nan] for cell in line["cells"]]},
+    "NaN": lambda line: {**line, "cells": [[*cell[:7], math.nan] for cell in line["cells"]]},
     "no zero-shot": lambda line: {k: v for k, v in line.items() if k != "zero_shot"},
     "no masks": lambda line: {
         k: v for k, v in line.items() if k not in ("masks", "overlaps", "fusion", "drift", "method")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.experiments import GROUPS, VARIANTS, Experiment
+from benchmarks.experiments import GROUPS, VARIANTS, Experiment, mixed
 from benchmarks.runs import keep, read_lines
 from benchmarks.trials import HEAD, TRIALS, row
 from cns_jax.miniature.concepts import concepts
@@ -51,10 +52,40 @@ def test_a_run_has_one_line(tmp_path: Path) -> None:
     assert [(r["seed"], r["value"]) for r in read_lines(file)] == [(0, 2), (1, 1)]
 
 
+def a_line(variant: str, group: str = "main", **changed: Any) -> dict[str, Any]:
+    """What `mixed` reads of a line."""
+    method = {"ratio": 0.3, "lambda1": 1.0, "lambda2": 0.1, "selection": "concept", "lr_neurons": 1e-3}
+    line = {"group": group, "variant": variant, "method": method | dict(VARIANTS.get(variant, {}))}
+    line |= {"train": {"steps": 800}, "sample": {"steps": 12}, "cells": [[1, "single", "a", [0], 2, 0.5]]}
+    return line | {"base": "b", "judge": "j"} | changed
+
+
+def test_lines_that_differ_as_their_variants_do_go_together() -> None:
+    ratio = a_line("ratio10", "ratio")
+    ratio["method"]["ratio"] = 0.1
+    assert mixed([*map(a_line, VARIANTS), ratio]) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("train.steps", {"train": {"steps": 400}}),
+        ("sample.steps", {"sample": {"steps": 20}}),
+        ("base", {"base": "other"}),
+        ("judge", {"judge": "other"}),
+        ("pictures a prompt", {"cells": [[1, "single", "a", [0], 4, 0.5]]}),
+        ("method.lr_neurons", {"method": a_line("full_kv")["method"] | {"lr_neurons": 2e-3}}),
+    ],
+)
+def test_lines_of_other_settings_are_not_compared(name: str, changed: dict[str, Any]) -> None:
+    """Else a table would pair CNS at today's rates with ablations at yesterday's."""
+    assert mixed([a_line("cns"), a_line("full_kv", **changed)]) == name
+
+
 def test_a_trial_in_the_table() -> None:
     score = {"learning": 0.5, "average": 0.25, "first": [0.9, 0.6]}
     line = {
-        **{"variant": "base", "number": 1, "seed": 100, "concepts": ["cat"]},
+        **{"variant": "base", "number": 1, "seed": 100, "order": 3, "concepts": ["cat", "dog"]},
         "cells": [[1, "single", "a <cat> cat", [0], 4, 0.7, 0.6, 0.5]],
         "summary": {"found": score, "clip_i": score},
         "zero_shot": {"control": {"before": {"a": 0.5, "b": 1.0}, "after": {"a": 0.5, "b": 0.8}}, "unchanged": 0.7},
@@ -64,9 +95,10 @@ def test_a_trial_in_the_table() -> None:
     assert len(cells) == len(HEAD)
     assert cells == [
         "base",
-        "set 1, seed 100, 4 a prompt",
+        "set 1, concepts 4 to 5, seed 100, 4 a prompt",
         "50.0",
         "25.0",
+        "90.0",
         "60.0",
         "50.0",
         "25.0",

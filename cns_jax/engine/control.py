@@ -18,7 +18,7 @@ from cns_jax.engine.report.sheets import tile
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.engine.stages import Stages
 from cns_jax.engine.studio import Studio, find_source
-from cns_jax.evals.control import ATTRIBUTES, control_pictures, control_prompts, grade, real_renders
+from cns_jax.evals.control import control_pictures, control_prompts, grade, real_renders
 from cns_jax.miniature.world import SIZE
 from cns_jax.weights.locate import Address
 
@@ -54,8 +54,8 @@ class ControlResult:
     def table(self) -> str:
         """For people: an attribute a line, and the generated share as a percentage of the real one."""
         lines = [f"{'':9} {'generated':>10} {'renders':>10} {'share':>8}"]
-        for name in ATTRIBUTES:
-            made, real = self.generated[name], self.real[name]
+        for name, made in self.generated.items():
+            real = self.real[name]
             lines.append(f"{name:9} {made:10.1%} {real:10.1%} {made / max(real, 1e-9):8.1%}")
         return "\n".join(lines)
 

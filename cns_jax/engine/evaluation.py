@@ -31,7 +31,8 @@ from cns_jax.engine.stages import Stages
 from cns_jax.engine.studio import MINIATURE
 from cns_jax.engine.zero_shot import zero_shot
 from cns_jax.evals.clip_scores import ClipScorer, clip_i_of_several, clip_t
-from cns_jax.evals.scores import FIELDS, PLAIN, SINGLE, TOGETHER, Score, summary
+from cns_jax.evals.dino_scores import DinoScorer
+from cns_jax.evals.scores import PLAIN, SINGLE, TOGETHER, Score, summary
 
 _CLIP = "openai/clip-vit-base-patch32"
 log = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ log = logging.getLogger(__name__)
 class EvaluationRequest:
     """run: a finished training run. stages: "all", or "ends": of each concept only right after its lesson and at the
     end, and the first concept always. num: pictures a prompt. clip: "" is the miniature's own for the miniature, else
-    openai/clip-vit-base-patch32. zero_shot: prompts without any concept. sample: None means the run's own sampling.
+    openai/clip-vit-base-patch32. dino: "" or a DINO ViT's folder or hub id, for DINO-I. zero_shot: prompts without any
+    concept. sample: None means the run's own sampling.
     """
 
     run: str
@@ -49,6 +51,7 @@ class EvaluationRequest:
     num: int = 4
     prompts_file: str = ""
     clip: str = ""
+    dino: str = ""
     seed: int = 0
     zero_shot: int = 128
     out: str = ""
@@ -102,7 +105,9 @@ def evaluate(request: EvaluationRequest) -> Path:
     drawer = Drawer(stages, request.num, request.seed, sample, _claim(request, sample))
     clip = request.clip or (MINIATURE if settings.model == MINIATURE else _CLIP)
     scorer = ClipScorer.open(clip)
-    scoring = Scoring(scorer, WorldJudge.of(settings), names, _references(scorer, concepts))
+    dino = DinoScorer.open(request.dino) if request.dino else None
+    references, looks = _references(scorer, concepts), _references(dino, concepts) if dino else {}
+    scoring = Scoring(scorer, WorldJudge.of(settings), names, references, dino, looks)
     scores: list[Score] = []
     for wanted in plan(prompts, names, request.stages):
         log.info("after %d concepts: %d %s prompts", wanted.stage, len(wanted.prompts), wanted.kind)
@@ -112,6 +117,7 @@ def evaluate(request: EvaluationRequest) -> Path:
         "concepts": [{k: row[k] for k in ("name", "token", "class_word", "kind")} for row in stages.learned.concepts],
         "seed": settings.seed,
         "clip": clip,
+        "dino": request.dino,
         "sample": dataclasses.asdict(sample),
         "stages": request.stages,
         "num": request.num,
@@ -138,37 +144,22 @@ def made_with(learned: Learned) -> dict[str, Any]:
     }
 
 
-def table(file: Path) -> str:
-    """An evaluation.json for people: a concept a line, then the means."""
-    found = json.loads(file.read_text())
-    fields = [name for name in FIELDS if name in found["summary"]]
-    lines = [
-        " " * 18 + "".join(f"{name:>22}" for name in fields),
-        " " * 18 + f"{'learned':>13}{'at end':>9}" * len(fields),
-    ]
-    for j, concept in enumerate(found["concepts"]):
-        cells = [found["summary"][name]["matrix"] for name in fields]
-        lines.append(
-            f"{concept['name'][:17]:18}" + "".join(f"{100 * m[j][j]:13.1f}{100 * m[-1][j]:9.1f}" for m in cells)
-        )
-    means = [found["summary"][name] for name in fields]
-    lines.append(f"{'mean':18}" + "".join(f"{100 * m['learning']:13.1f}{100 * m['average']:9.1f}" for m in means))
-    if all(m["together"] is not None for m in means):
-        lines.append(f"{'several together':18}" + "".join(f"{100 * m['together']:22.1f}" for m in means))
-    if found["zero_shot"]:
-        lines.append(f"pictures without a concept are unchanged to {found['zero_shot']['unchanged']:.3f} (cosine)")
-    return "\n".join(lines)
-
-
 def _prompts(request: EvaluationRequest, concepts: Sequence[Concept]) -> list[Prompt]:
     if not request.prompts_file:
         return evaluation_prompts(concepts)
-    prompts = [asked(text, concepts) for text in read_prompts(request.prompts_file)]
+    prompts = [asked(text, concepts) for text in dict.fromkeys(read_prompts(request.prompts_file))]
     silent = [p.text for p in prompts if not p.concepts]
     require(
         not silent,
         f"{request.prompts_file}: no taught concept's token is in {silent[:2]}; {request.run} knows "
         f"{', '.join(c.token for c in concepts)}",
+    )
+    alone = {p.concepts for p in prompts}
+    missing = [c.token for c in concepts if (c.name,) not in alone]
+    require(
+        not missing,
+        f"{request.prompts_file}: no prompt asks for {', '.join(missing)} alone; what is kept of a concept is told "
+        "from prompts with its token only, so add a line for each",
     )
     return prompts
 
@@ -186,8 +177,8 @@ def _claim(request: EvaluationRequest, sample: SampleSettings) -> Path:
     return out
 
 
-def _references(scorer: ClipScorer, concepts: Sequence[Concept]) -> dict[str, np.ndarray]:
-    """CLIP's embeddings of every concept's own pictures (m, d)."""
+def _references(scorer: ClipScorer | DinoScorer, concepts: Sequence[Concept]) -> dict[str, np.ndarray]:
+    """Embeddings of every concept's own pictures (m, d)."""
     return {c.name: scorer.images([np.asarray(open_image(path)) for path in c.image_paths]) for c in concepts}
 
 
@@ -216,12 +207,15 @@ class Drawer:
 
 @dataclass(frozen=True)
 class Scoring:
-    """What pictures are scored with. names: of the concepts in order; references: embeddings (m, d) by name."""
+    """What pictures are scored with. names: of the concepts in order; references, dino_references: embeddings (m, d)
+    by name."""
 
     scorer: ClipScorer
     judge: WorldJudge | None
     names: Sequence[str]
     references: Mapping[str, np.ndarray]
+    dino: DinoScorer | None
+    dino_references: Mapping[str, np.ndarray]
 
     def scores(self, wanted: Wanted, images_u8: np.ndarray, request: EvaluationRequest) -> list[Score]:
         """A score a picture."""
@@ -229,13 +223,14 @@ class Scoring:
         prompts = [prompt for prompt in wanted.prompts for _ in range(num)]
         seeds = [seed for prompt in wanted.prompts for seed in seeds_of(prompt.plain, request.seed, num)]
         seen = self.scorer.images(images_u8)
+        looks = self.dino.images(images_u8) if self.dino else None
         texts = clip_t(seen, self.scorer.texts([prompt.plain for prompt in prompts]))
         found, details = np.full(count, math.nan), dict[str, np.ndarray]()
         if self.judge:
             found, details = self.judge.look(images_u8, [prompt.concepts for prompt in prompts])
         out = []
         for i, prompt in enumerate(prompts):
-            references = [self.references[name] for name in prompt.concepts]
+            others = [name for name in self.names if name not in prompt.concepts]
             out.append(
                 Score(
                     stage=wanted.stage,
@@ -243,17 +238,24 @@ class Scoring:
                     prompt=prompt.text,
                     concepts=tuple(self.names.index(name) for name in prompt.concepts),
                     seed=seeds[i],
-                    clip_i=float(clip_i_of_several(seen[i : i + 1], references)[0]),
+                    clip_i=_likeness(seen[i], self.references, prompt.concepts),
                     clip_t=float(texts[i]),
                     found=float(found[i]),
                     details={name: float(values[i]) for name, values in details.items()},
+                    clip_i_others=_likeness(seen[i], self.references, others),
+                    dino_i=math.nan if looks is None else _likeness(looks[i], self.dino_references, prompt.concepts),
                 )
             )
         return out
 
 
+def _likeness(seen_d: np.ndarray, references: Mapping[str, np.ndarray], names: Sequence[str]) -> float:
+    """Mean cosine of one picture with the pictures of these concepts; NaN if there are none."""
+    return float(clip_i_of_several(seen_d[None], [references[name] for name in names])[0]) if names else math.nan
+
+
 def _json(value: dict[str, Any]) -> str:
     """Readable, a score a line."""
-    scores = ",\n    ".join(json.dumps(row) for row in value["scores"])
-    head = json.dumps({k: v for k, v in value.items() if k != "scores"}, indent=2)
+    scores = ",\n    ".join(json.dumps(row, allow_nan=False) for row in value["scores"])
+    head = json.dumps({k: v for k, v in value.items() if k != "scores"}, indent=2, allow_nan=False)
     return head[:-2] + ',\n  "scores": [\n    ' + scores + "\n  ]\n}"

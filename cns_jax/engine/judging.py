@@ -15,6 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
 
+from cns_jax.core.types import SCENE, STYLE, SUBJECT
 from cns_jax.engine.prepare import drawn_set
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import miniature_folder
@@ -63,7 +64,13 @@ class WorldJudge:
 
     def look(self, images_u8: np.ndarray, asked: Sequence[Sequence[str]]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Of pictures (n, h, w, 3) and the names of the concepts that each should show: whether all appeared, float
-        (n,), and the judge's single grades, NaN where there is nothing to tell."""
+        (n,), and the judge's single grades of those concepts' attributes, NaN where there is nothing to tell: a
+        subject's concept says nothing about scene and style, and the prompt may ask for any."""
         shown = [[self.concepts[name] for name in names] for names in asked]
         grades = judged(self.params, images_u8, [picture_with(concepts) for concepts in shown])
-        return found(grades, shown), grades
+        kinds = [{concept.kind for concept in concepts} for concepts in shown]
+        told = {
+            name: np.where([(name if name in (SCENE, STYLE) else SUBJECT) in own for own in kinds], values, np.nan)
+            for name, values in grades.items()
+        }
+        return found(grades, shown), told

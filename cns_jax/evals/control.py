@@ -30,9 +30,10 @@ def real_renders(pictures: Sequence[Picture], seed: int = 4321) -> np.ndarray:
 
 
 def grade(judge_params: Any, images_u8: np.ndarray, pictures: Sequence[Picture]) -> dict[str, float]:
-    """Share of pictures that show each attribute, by the judge, among those asked for it. images uint8 (n, h, w, 3)."""
+    """Share of pictures that show each attribute, by the judge, among those asked for it; without attributes that
+    none is asked for. images uint8 (n, h, w, 3)."""
     right = judged(judge_params, images_u8, pictures)
     asked = {name: np.ones(len(pictures), bool) for name in ATTRIBUTES}
     asked["pattern"] = asked["second"] = ~np.isnan(right["second"])
     asked["quirk"] = np.asarray([any(s.pattern and s.pattern.quirk for s in p.subjects) for p in pictures])
-    return {name: float(right[name][where].mean()) if where.any() else float("nan") for name, where in asked.items()}
+    return {name: float(right[name][where].mean()) for name, where in asked.items() if where.any()}

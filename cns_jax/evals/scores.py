@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from cns_jax.evals.bootstrap import interval
 from cns_jax.evals.clip_scores import best_of, clip_score
 from cns_jax.evals.forgetting import Forgetting, json_number
 
 SINGLE, TOGETHER, PLAIN = "single", "together", "plain"
-FIELDS = ("clip_i", "clip_t", "found")
+FIELDS = ("clip_i", "clip_t", "found", "dino_i")
+TABLE_SCALES = {"clip_i": 100.0, "clip_t": 250.0, "found": 100.0, "dino_i": 100.0}
+"""From means to what tables print, here and in the papers: CLIP-T is 100 x 2.5 x cosine (see `clip_score`)."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Score:
     kind: SINGLE or TOGETHER for a prompt of one or of several tokens; PLAIN for a single prompt without its token.
     clip_i: mean cosine with the concepts' pictures; clip_t: cosine with the prompt without tokens (see `clip_score`);
     found: 1.0 if the judge sees every concept asked for, 0.0 if not, NaN where there is no judge. details: single
-    attributes by the judge.
+    attributes of the concepts by the judge. clip_i_others: clip_i with the run's concepts that the prompt does not ask
+    for; dino_i: as clip_i, by DINO; NaN where there are none.
     """
 
     stage: int
@@ -35,17 +39,20 @@ class Score:
     clip_t: float
     found: float
     details: dict[str, float]
+    clip_i_others: float = math.nan
+    dino_i: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; NaN as None."""
-        rounded = {"clip_i": round(self.clip_i, 5), "clip_t": round(self.clip_t, 5), "found": json_number(self.found)}
-        return asdict(self) | rounded | {"details": {k: json_number(v) for k, v in self.details.items()}}
+        numbers = {name: json_number(round(getattr(self, name), 5)) for name in (*FIELDS, "clip_i_others")}
+        return asdict(self) | numbers | {"details": {k: json_number(v) for k, v in self.details.items()}}
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Score:
         """Back from JSON."""
+        numbers = {name: _number(row[name]) for name in (*FIELDS, "clip_i_others")}
         details = {k: _number(v) for k, v in row["details"].items()}
-        return cls(**{**row, "concepts": tuple(row["concepts"]), "found": _number(row["found"]), "details": details})
+        return cls(**{**row, **numbers, "concepts": tuple(row["concepts"]), "details": details})
 
 
 def _number(value: float | None) -> float:
@@ -85,12 +92,15 @@ def best(scores: Sequence[Score], kind: str, stage: int) -> dict[str, float]:
 def summary(scores: Sequence[Score], concepts: int) -> dict[str, Any]:
     """Everything that the tables and figures of one run need, for JSON.
 
-    Per field: the matrix, its `Forgetting`, the mean over prompts of several concepts, and over prompts without a
-    token, before any lesson and at the end (found there at the end: leakage).
+    Per field that was measured: the matrix, its `Forgetting`, the mean over prompts of several concepts, over prompts
+    without a token before any lesson and at the end (found there at the end: leakage), and 95 % bootstrap intervals
+    over prompts of the means "learning", "average" and "together". best: see `best`. attributes: share of pictures
+    that show a concept's attribute, "new" right after its lesson and at the "end"; others: clip_i_others, likewise.
     """
-    judged = any(not math.isnan(s.found) for s in scores)
     out: dict[str, Any] = {}
-    for field in FIELDS if judged else FIELDS[:2]:
+    for field in FIELDS:
+        if all(math.isnan(getattr(s, field)) for s in scores):
+            continue
         cells = matrix(scores, field, concepts)
         out[field] = {
             "matrix": [[json_number(float(x)) for x in row] for row in cells],
@@ -98,5 +108,39 @@ def summary(scores: Sequence[Score], concepts: int) -> dict[str, Any]:
             "together": json_number(mean(scores, field, TOGETHER, concepts)),
             "plain_before": json_number(mean(scores, field, PLAIN, 0)),
             "plain_after": json_number(mean(scores, field, PLAIN, concepts)),
+            "intervals": {
+                "learning": _interval([s for s in scores if _new(s)], field),
+                "average": _interval([s for s in scores if s.kind == SINGLE and s.stage == concepts], field),
+                "together": _interval([s for s in scores if s.kind == TOGETHER], field),
+            },
         }
-    return out | {"best": {kind: best(scores, kind, concepts) for kind in (SINGLE, TOGETHER)}}
+    ends = {
+        "new": [s for s in scores if _new(s)],
+        "end": [s for s in scores if s.kind == SINGLE and s.stage == concepts],
+    }
+    names = dict.fromkeys(name for s in ends["end"] for name in s.details)
+    return out | {
+        "best": {kind: best(scores, kind, concepts) for kind in (SINGLE, TOGETHER)},
+        "attributes": {
+            name: {when: _mean_of(s.details[name] for s in some) for when, some in ends.items()} for name in names
+        },
+        "others": {when: _mean_of(s.clip_i_others for s in some) for when, some in ends.items()},
+    }
+
+
+def _new(score: Score) -> bool:
+    """Of a concept, right after its lesson."""
+    return score.kind == SINGLE and score.stage == score.concepts[0] + 1
+
+
+def _interval(scores: Sequence[Score], field: str) -> list[float | None]:
+    """Limits of the mean; None if there are fewer than two prompts."""
+    if not scores:
+        return [None, None]
+    found = interval([getattr(s, field) for s in scores], ["run"] * len(scores), [s.prompt for s in scores])
+    return [json_number(found.low), json_number(found.high)]
+
+
+def _mean_of(values: Iterable[float]) -> float | None:
+    measured = [value for value in values if not math.isnan(value)]
+    return float(np.mean(measured)) if measured else None

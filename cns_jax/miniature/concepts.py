@@ -39,7 +39,7 @@ from cns_jax.miniature.world import (
 Split = Literal["train", "test"]
 TRAIN_IMAGES, TEST_IMAGES = 5, 24
 TAUGHT_IN = ("forest", "desert", "space")
-"""The scenes of training pictures: a concept is asked for in others, so that what is scored was not taught."""
+"""The scenes of training pictures: a subject is asked for in others, so that what is scored was not taught."""
 
 
 @dataclass(frozen=True)

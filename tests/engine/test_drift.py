@@ -32,5 +32,7 @@ def test_drift_is_what_the_stages_weights_differ_by(trained: dict[str, Any]) -> 
     for lesson, parts in enumerate(found, 2):
         wanted = energy(lambda n, i=lesson: np.asarray(kernels[i][n]) - np.asarray(kernels[i - 1][n]))
         assert parts["all"] == pytest.approx(wanted / energy(lambda n: np.asarray(kernels[0][n])), rel=1e-3)
-        assert parts["all"] > 0 and parts["own"] > 0 and parts["others"] > 0
-        assert parts["all"] <= (parts["own"] ** 0.5 + parts["others"] ** 0.5) ** 2 * 1.001  # triangle inequality
+        assert parts["all"] > 0 and parts["own"] > 0 and parts["new"] > 0
+        roots = sum(parts[name] ** 0.5 for name in ("own", "earlier", "new"))
+        assert parts["all"] <= roots**2 * 1.001  # triangle inequality
+    assert found[0]["earlier"] == 0 < found[-1]["earlier"]  # before the third lesson there is no other concept

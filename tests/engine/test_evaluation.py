@@ -15,7 +15,7 @@ from PIL import Image
 from cns_jax.core.settings import SettingsError
 from cns_jax.data.prompts import Prompt, without_tokens
 from cns_jax.engine import stages as stages_module
-from cns_jax.engine.evaluation import EvaluationRequest, evaluate, plan, table
+from cns_jax.engine.evaluation import EvaluationRequest, evaluate, plan
 from cns_jax.evals.scores import PLAIN, SINGLE, TOGETHER, Score
 
 NAMES = ("cat", "dog", "mug")
@@ -64,8 +64,11 @@ def test_what_is_written(found: dict[str, Any], request_of: EvaluationRequest) -
     last = [s.clip_i for s in singles if s.stage == 3 and s.concepts == (1,)]
     assert math.isclose(cells[2][1], np.mean(last), abs_tol=1e-5)
     assert found["zero_shot"]["prompts"] == 3 and 0 < found["zero_shot"]["unchanged"] <= 1
-    text = table(Path(request_of.out) / "evaluation.json")
-    assert all(concept["name"][:17] in text for concept in found["concepts"])
+    attributes = found["summary"]["attributes"]
+    assert set(attributes["pattern"]) == {"new", "end"} and attributes["pattern"]["end"] is not None
+    assert attributes["scene"] == {"new": None, "end": None}  # subjects may be asked for anywhere
+    assert all(-1 <= value <= 1 for value in found["summary"]["others"].values())
+    assert "NaN" not in (Path(request_of.out) / "evaluation.json").read_text()
 
 
 def test_pictures_lie_by_stage(found: dict[str, Any], request_of: EvaluationRequest) -> None:
@@ -98,6 +101,23 @@ def test_prompts_without_a_token_are_refused(request_of: EvaluationRequest, tmp_
     file.write_text("a photo of a <tiger_cat> cat\na photo of a cat\n")
     with pytest.raises(SettingsError, match=r"'a photo of a cat'.*knows <tiger_cat>"):
         evaluate(dataclasses.replace(request_of, prompts_file=str(file), out=str(tmp_path)))
+
+
+def test_every_concept_needs_a_prompt_of_its_own(request_of: EvaluationRequest, tmp_path: Path) -> None:
+    """Said before anything is drawn, since all pictures would be in vain."""
+    file = tmp_path / "prompts.txt"
+    file.write_text("a photo of a <tiger_cat> cat\na photo of a <tiger_cat> cat and a <spotted_dog> dog\n")
+    with pytest.raises(SettingsError, match="no prompt asks for <spotted_dog>, <checked_mug> alone"):
+        evaluate(dataclasses.replace(request_of, prompts_file=str(file), out=str(tmp_path)))
+    assert not list(tmp_path.glob("stage*"))
+
+
+def test_a_prompt_that_is_given_twice_counts_once(request_of: EvaluationRequest, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("".join(f"a photo of a <{n}>\n" for n in ("tiger_cat", "spotted_dog", "checked_mug") * 2))
+    asked = dataclasses.replace(request_of, prompts_file=str(file), out=str(tmp_path), zero_shot=0, num=1)
+    scores = [Score.of(row) for row in json.loads(evaluate(asked).read_text())["scores"]]
+    assert len([s for s in scores if s.kind == SINGLE]) == 1 + 2 + 3
 
 
 @pytest.mark.parametrize("wrong", [{"num": 0}, {"stages": "some"}])

@@ -99,7 +99,7 @@ def evaluate_(folder: Path, settings: RunSettings, judged: bool = True, side: in
                 file = picture_file(out / f"stage{wanted.stage}", text, seed)
                 save(picture(len(rows), side), file)
                 rows.append(score(wanted.stage, wanted.kind, prompt.text, asked, seed, judged))
-    grades = {"before": {"scene": 0.9, "quirk": math.nan}, "after": {"scene": 0.85, "quirk": math.nan}}
+    grades = {"before": {"scene": 0.9}, "after": {"scene": 0.85}}
     value = {
         "concepts": [{"name": name} for name in names],
         "num": num,

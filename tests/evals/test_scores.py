@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from cns_jax.evals.score_table import score_table
 from cns_jax.evals.scores import PLAIN, SINGLE, TOGETHER, Score, best, matrix, summary
 
 
@@ -40,6 +41,37 @@ def test_summary() -> None:
     assert out["found"]["learning"] == 0.75 and out["found"]["average"] == 0.5 and out["found"]["retention"] == 0
     assert (out["found"]["together"], out["found"]["plain_before"], out["found"]["plain_after"]) == (1.0, 0.5, 0.0)
     assert json.loads(json.dumps(out, allow_nan=False)) == out
+
+
+def test_intervals_hold_the_means() -> None:
+    rows = [score(1, 0, float(i % 3 > 0), prompt=f"p{i}") for i in range(12)]
+    out = summary(rows, 1)["found"]
+    low, high = out["intervals"]["average"]
+    assert 0 < low < out["average"] < high < 1
+    assert out["intervals"]["together"] == [None, None]
+
+
+def test_attributes_and_others_are_told_when_new_and_at_the_end() -> None:
+    """Of what was measured only: a concept has no pattern where it is a scene."""
+    rows = [
+        Score(stage, SINGLE, "p", (0,), 0, 0.5, 0.3, 1.0, {"pattern": pattern, "scene": math.nan}, others)
+        for stage, pattern, others in ((1, 1.0, 0.2), (1, math.nan, 0.4), (2, 0.0, 0.6))
+    ] + [Score(2, SINGLE, "p1", (1,), 0, 0.5, 0.3, 1.0, {"pattern": math.nan, "scene": math.nan})]
+    out = summary(rows, 2)
+    assert out["attributes"]["pattern"] == {"new": 1.0, "end": 0.0}
+    assert out["attributes"]["scene"] == {"new": None, "end": None}
+    assert math.isclose(out["others"]["new"], 0.3) and out["others"]["end"] == 0.6
+
+
+def test_the_table_has_the_scales_of_the_papers() -> None:
+    value = {
+        "summary": summary(SCORES, 2), "num": 1, "zero_shot": {"unchanged": 0.9},
+        "concepts": [{"name": "tiger_cat"}, {"name": "dog"}],
+    }  # fmt: skip
+    text = score_table(value)
+    row = next(line for line in text.splitlines() if line.startswith("tiger_cat"))
+    assert row.split()[1:] == ["60.0", "50.0", "75.0", "75.0", "50.0", "0.0"]  # a cosine of 0.3 is a CLIP-T of 75
+    assert "best of 1, single" in text and "unchanged to 0.900" in text and "95 % interval" in text
 
 
 def test_nobody_judges() -> None:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from cns_jax.engine.report.figures import PLASTICITY, Line, Look, line_chart
 from cns_jax.evals.bootstrap import Estimate, difference
-from cns_jax.evals.scores import PLAIN, SINGLE, Score
+from cns_jax.evals.scores import PLAIN, SINGLE, TABLE_SCALES, Score
 
 _GOOD, _MIDDLE, _POOR, _PLAIN = "good", "middle", "poor", "plain"
 _FADED = 0.9  # a lasting score below this share of the new one; less of a change is not worth the word
@@ -152,7 +152,8 @@ class Measure:
 _MEASURES = {
     "found": ("Recognised", "Pictures in which a judge network finds the concept."),
     "clip_i": ("Likeness", "How close pictures are to those the concept was taught with (CLIP-I, of 100)."),
-    "clip_t": ("True to the prompt", "How well pictures fit the rest of the prompt (CLIP-T, of 100)."),
+    "clip_t": ("True to the prompt", "How well pictures fit the rest of the prompt (CLIP-T, 100 x 2.5 x cosine)."),
+    "dino_i": ("Likeness, by DINO", "The same by a network that was never told what things are (DINO-I, of 100)."),
 }
 
 
@@ -164,7 +165,7 @@ def measures(summary: Mapping[str, Any]) -> list[Measure]:
 
 
 def _measure(name: str, title: str, meaning: str, found: Mapping[str, Any]) -> Measure:
-    scale, shares = (1.0, True) if name == "found" else (100.0, False)
+    scale, shares = (1.0, True) if name == "found" else (TABLE_SCALES[name], False)
     cells = [[math.nan if x is None else scale * x for x in row] for row in found["matrix"]]
     count = len(cells)
 
@@ -197,10 +198,10 @@ def preserved(zero_shot: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if not zero_shot:
         return []
     clip = zero_shot["clip_t"]
-    rows = [("true to the prompt (CLIP-T)", f"{100 * clip['before']:.1f}", f"{100 * clip['after']:.1f}")]
+    before, after = (f"{TABLE_SCALES['clip_t'] * clip[when]:.1f}" for when in ("before", "after"))
+    rows = [("true to the prompt (CLIP-T)", before, after)]
     control = zero_shot.get("control", {})
-    for name, before in control.get("before", {}).items():
-        after = control["after"][name]
-        if math.isfinite(before) and math.isfinite(after):
-            rows.append((f"shows {_ATTRIBUTES.get(name, name)}", f"{100 * before:.0f} %", f"{100 * after:.0f} %"))
+    for name, share in control.get("before", {}).items():
+        later = control["after"][name]
+        rows.append((f"shows {_ATTRIBUTES.get(name, name)}", f"{100 * share:.0f} %", f"{100 * later:.0f} %"))
     return rows
