@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from cns_jax.core.markdown import table_lines
+
 
 @dataclass(frozen=True)
 class Chip:
@@ -80,8 +82,7 @@ _HEAD = ("program", "chips", "fsdp", "arguments", "temporaries", "all, of a chip
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Markdown, a row a program."""
-    rows = [list(_HEAD), ["---"] * len(_HEAD), *(_row(line) for line in lines)]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
+    return "\n".join(table_lines(_HEAD, map(_row, lines))) + "\n"
 
 
 def _row(line: Mapping[str, Any]) -> list[str]:

@@ -26,6 +26,7 @@ from absl import app, flags
 from benchmarks.machine import commit, device
 from benchmarks.runs import keep, read_lines
 from benchmarks.suites import SUITES, Suite, model_folder
+from cns_jax.core.markdown import table_lines
 from cns_jax.core.settings import build
 from cns_jax.data.captions import class_prompt, scoring_captions
 from cns_jax.engine.prepare import find_concepts
@@ -132,15 +133,15 @@ def run(side: str, job: Path) -> dict[str, float]:
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: median seconds of the whole and of its parts."""
     parts = ("wall", "load", "encode", "priors", "select", "train", "compile")
-    rows = [["suite", "side", "ratio of walls", *parts, "steps", "device"]]
-    rows.append(["---"] * len(rows[0]))
+    rows = []
     for line in lines:
         for name, runs in line["runs"].items():
             ours = line["runs"][f"cns_jax {name.rpartition(' ')[2]}"]
             ratio = np.median([run["wall"] for run in runs]) / np.median([run["wall"] for run in ours])
             seconds = [f"{np.median([run[part] for run in runs]):.1f}" if part in runs[0] else "" for part in parts]
             rows.append([line["suite"], name, f"{ratio:.2f}", *seconds, str(line["steps"]), line["device"]])
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    head = ("suite", "side", "ratio of walls", *parts, "steps", "device")
+    return "\n".join(table_lines(head, rows)) + "\n"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cns_jax.core.markdown import table_lines
 from cns_jax.evals.bootstrap import Estimate
 from cns_jax.evals.figures import Series
 
@@ -35,8 +36,8 @@ class Table:
 
     def markdown(self) -> list[str]:
         """Its lines; without rows, a line that says so."""
-        lines = [self.head, ["---"] * len(self.head), *([cell.text for cell in row] for row in self.rows)]
-        body = ["| " + " | ".join(line) + " |" for line in lines] if self.rows else ["Not yet: there are no such runs."]
+        body = table_lines(self.head, ([cell.text for cell in row] for row in self.rows))
+        body = body if self.rows else ["Not yet: there are no such runs."]
         return [f"### {self.title}", "", self.note, "", *body, ""]
 
     def as_dict(self) -> dict[str, Any]:

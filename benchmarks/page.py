@@ -13,6 +13,7 @@ from benchmarks.lines import INTERVALS, Run
 from benchmarks.plots import draw
 from benchmarks.tables import ablations, acceptance, concepts, differences, forgetting, methods
 from cns_jax.core.files import replacing
+from cns_jax.core.markdown import table_lines
 from cns_jax.engine.studio import MINIATURE
 
 SECTIONS = {
@@ -110,8 +111,7 @@ def _rows(figures: Sequence[Figure], folder: Path) -> list[str]:
     for row in dict.fromkeys(figure.row for figure in figures):
         own = [figure for figure in figures if figure.row == row]
         links = [f"![{f.file.stem}]({f.file.relative_to(folder).as_posix()})" for f in own]
-        lines = [[f.reading for f in own], ["---"] * len(own), links]
-        out += ["| " + " | ".join(line) + " |" for line in lines] + [""]
+        out += [*table_lines([f.reading for f in own], [links]), ""]
     return out
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.runs import read_lines
+from cns_jax.core.markdown import table_lines
 
 KEY = ("suite", "workload", "device")
 """What makes a line the same line."""
@@ -21,9 +22,8 @@ def table(file: Path) -> str:
     """Markdown. A ceiling is the same run's product of matrices, of the same side."""
     lines = read_lines(file)
     ceilings = {(row["suite"], row["device"]): rate(row, "cns_jax") for row in lines if row["workload"] == "matmul"}
-    rows = [list(_HEAD), ["---"] * len(_HEAD)]
-    rows += [_row(line, ceilings.get((line["suite"], line["device"]))) for line in lines]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
+    rows = (_row(line, ceilings.get((line["suite"], line["device"]))) for line in lines)
+    return "\n".join(table_lines(_HEAD, rows)) + "\n"
 
 
 def rate(line: Mapping[str, Any], side: str) -> float:

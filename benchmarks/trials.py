@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.experiments import VARIANTS
 from benchmarks.lines import Run, control_kept
+from cns_jax.core.markdown import table_lines
 
 
 def _method(**values: Any) -> dict[str, Mapping[str, Any]]:
@@ -91,5 +92,4 @@ HEAD = ("trial", "on", "found when learned", "found at the end", "first concept:
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Markdown; trials of several sets or seeds get a row each."""
-    rows = [list(HEAD), ["---"] * len(HEAD), *(row(line) for line in lines)]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
+    return "\n".join(table_lines(HEAD, map(row, lines))) + "\n"

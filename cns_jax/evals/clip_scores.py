@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -229,18 +229,8 @@ def clip_score(cosine: np.ndarray) -> np.ndarray:
     return 2.5 * np.maximum(cosine, 0.0)
 
 
-class BestOf(NamedTuple):
-    """Per prompt (p,): index of the image taken, its two scores, and the means over all images of the prompt."""
-
-    index_p: np.ndarray
-    clip_i_p: np.ndarray
-    clip_t_p: np.ndarray
-    mean_clip_i_p: np.ndarray
-    mean_clip_t_p: np.ndarray
-
-
-def best_of(clip_i_pn: np.ndarray, clip_t_pn: np.ndarray) -> BestOf:
-    """For each prompt the image with the highest CLIP-I + CLIP-T; of equal ones the first.
+def best_of(clip_i_pn: np.ndarray, clip_t_pn: np.ndarray) -> np.ndarray:
+    """For each prompt the index (p,) of the image with the highest CLIP-I + CLIP-T; of equal ones the first.
 
     CNS keeps the best of 50 images a prompt and does not say how it is chosen: this rule is ours. clip_t_pn: as
     `clip_score` gives it, the scale of the tables; on plain cosines the text would weigh 2.5 times less. The best of
@@ -251,10 +241,7 @@ def best_of(clip_i_pn: np.ndarray, clip_t_pn: np.ndarray) -> BestOf:
         raise ValueError(f"both scores must be (prompts, images), got {clip_i_pn.shape} and {clip_t_pn.shape}")
     if np.isnan(clip_i_pn + clip_t_pn).any():
         raise ValueError("a score is NaN; every image of every prompt needs both scores")
-    index_p = (clip_i_pn + clip_t_pn).argmax(axis=1)
-    rows_p = np.arange(len(index_p))
-    chosen = clip_i_pn[rows_p, index_p], clip_t_pn[rows_p, index_p]
-    return BestOf(index_p, *chosen, clip_i_pn.mean(axis=1), clip_t_pn.mean(axis=1))
+    return (clip_i_pn + clip_t_pn).argmax(axis=1)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

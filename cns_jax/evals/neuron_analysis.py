@@ -5,7 +5,6 @@ Axes: p prompts, w words of packed bits, c concepts, g concepts of a group, q ed
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -23,6 +22,7 @@ from cns_jax.neurons.analysis import (
     pairwise_iou,
     surviving,
 )
+from cns_jax.neurons.layers import layer_of
 
 PAPER = {"always selected": 0.53, "concept mask": 0.05, "pairwise IoU": 0.24, "joint IoU": 0.02}
 """Always selected: of one prompt's selection; concept mask: of K/V; joint: of the seven concepts of a set."""
@@ -307,13 +307,3 @@ def _layers(kernels: Mapping[str, Counts]) -> Layers:
         side = keys if ".to_k." in name else values
         side[layer_of(name)] = Spread.of(counts.concept_c / counts.weights)
     return Layers(keys, values)
-
-
-def layer_of(name: str) -> str:
-    """Where a kernel sits: "down 0.1" for the second attention of the first downward block; "mid"; "up 3.2"."""
-    block, *numbers = re.findall(r"^(down|mid|up)|\.(\d+)", name)
-    found = [number for _, number in numbers]
-    places = found[1:] if block[0] == "mid" else found
-    if places and places[-1] == "0":  # the transformer block: one a layer in Stable Diffusion 1 and 2
-        places = places[:-1]
-    return " ".join(filter(None, (block[0], ".".join(places))))

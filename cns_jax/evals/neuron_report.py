@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cns_jax.core.markdown import table_lines
 from cns_jax.evals.figures import Series, bars, curves, heat_map
 from cns_jax.evals.neuron_analysis import PAPER, Spread, Statistics
 
@@ -56,11 +57,6 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(row) + " |" for row in lines] + [""]
-
-
 def tables(found: Analysis) -> str:
     """The page, in Markdown."""
     main, pool = found.main, _POOLS[found.calibration]
@@ -72,7 +68,7 @@ def tables(found: Analysis) -> str:
         "",
     ]
     for title, note, head, rows in _sections(found):
-        lines += [f"## {title}", "", note, "", *_table(head, rows)]
+        lines += [f"## {title}", "", note, "", *table_lines(head, rows), ""]
     return "\n".join(lines)
 
 

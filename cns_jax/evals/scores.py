@@ -84,7 +84,7 @@ def best(scores: Sequence[Score], kind: str, stage: int) -> dict[str, float]:
         return {}
     clip_i = np.asarray([[s.clip_i for s in group] for group in groups])
     cosine = np.asarray([[s.clip_t for s in group] for group in groups])
-    index = best_of(clip_i, clip_score(cosine)).index_p
+    index = best_of(clip_i, clip_score(cosine))
     rows = np.arange(len(groups))
     return {"clip_i": float(clip_i[rows, index].mean()), "clip_t": float(cosine[rows, index].mean())}
 

@@ -52,8 +52,3 @@ def describe(selection: Selection, mask: NeuronMask, m_reg: NeuronMask, ratio: f
         "regularized": float(count(m_reg)),
         "regularized_of_mask": count(m_reg) / max(count(mask), 1),
     }
-
-
-def per_layer(mask: NeuronMask) -> dict[str, float]:
-    """Selected weights of every kernel, by its dotted name."""
-    return {name: float(np.count_nonzero(leaf)) for name, leaf in flatten(mask).items()}

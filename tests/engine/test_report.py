@@ -23,11 +23,12 @@ from cns_jax.engine.drawing import picture_file
 from cns_jax.engine.evaluation import Wanted, plan
 from cns_jax.engine.prepare import find_concepts
 from cns_jax.engine.report.figures import Line, Look, heat_map, line_chart, ticks
-from cns_jax.engine.report.neurons import _place, count_neurons
+from cns_jax.engine.report.neurons import count_neurons
 from cns_jax.engine.report.page import write_report
 from cns_jax.engine.report.scores import verdict
 from cns_jax.engine.settings import ConceptSettings, RunSettings, TrainSettings
 from cns_jax.evals.scores import PLAIN, SINGLE, Score, summary
+from cns_jax.neurons.layers import layer_of, network_order
 from cns_jax.neurons.statistics import iou
 from cns_jax.weights.snapshot import Snapshot, save_snapshot
 
@@ -272,8 +273,8 @@ def test_layers_come_in_the_networks_order() -> None:
     names = [f"{p}.attentions.{a}.transformer_blocks.{t}.attn2"
              for p in ("down_blocks.1", "down_blocks.2", "mid_block", "up_blocks.0", "up_blocks.10")
              for a in (0, 1) for t in (0, 1)]  # fmt: skip
-    assert sorted(set(names), key=_place) == names
-    assert _place("another.attn2")[1] == "another.attn2"
+    assert sorted(set(names), key=network_order) == names
+    assert layer_of("another.attn2") == "another.attn2"
 
 
 def scores(new: float, end: float, found: tuple[float, float] = (math.nan, math.nan), prompts: int = 5) -> list[Score]:

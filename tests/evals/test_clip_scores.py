@@ -58,11 +58,7 @@ def test_no_references_is_an_error() -> None:
 def test_best_of_takes_the_highest_sum() -> None:
     image = np.array([[0.9, 0.5, 0.7], [0.2, 0.4, 0.4]])
     text = np.array([[0.1, 0.8, 0.7], [0.6, 0.4, 0.4]])  # sums 1.0 1.3 1.4 and .8 .8 .8
-    best = best_of(image, text)
-    assert best.index_p.tolist() == [2, 0]
-    assert best.clip_i_p.tolist() == [0.7, 0.2] and best.clip_t_p.tolist() == [0.7, 0.6]
-    np.testing.assert_allclose(best.mean_clip_i_p, [0.7, 1 / 3])
-    np.testing.assert_allclose(best.mean_clip_t_p, [1.6 / 3, 1.4 / 3])
+    assert best_of(image, text).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize(

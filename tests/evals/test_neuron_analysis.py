@@ -14,11 +14,12 @@ from PIL import Image
 
 from cns_jax.evals import neuron_prompts
 from cns_jax.evals.figures import Series, bars, curves, heat_map
-from cns_jax.evals.neuron_analysis import Counts, Questions, count_kernel, layer_of, statistics
+from cns_jax.evals.neuron_analysis import Counts, Questions, count_kernel, statistics
 from cns_jax.evals.neuron_report import by_changes
 from cns_jax.miniature.world import ANIMALS, COLORS, OBJECTS, SUBJECTS
 from cns_jax.neurons import analysis
 from cns_jax.neurons.calibration import DIVERSE_PROMPTS
+from cns_jax.neurons.layers import layer_of
 from cns_jax.neurons.score import scores
 from cns_jax.neurons.select import concept_neurons, count, top_inputs
 from cns_jax.neurons.statistics import iou

@@ -6,7 +6,7 @@ import pytest
 from cns_jax.core.tree import flatten
 from cns_jax.neurons.calibration import DIVERSE_PROMPTS, draw
 from cns_jax.neurons.select import concept_neurons, constant, count, intersect, selected
-from cns_jax.neurons.statistics import describe, iou, overlaps, per_layer, share
+from cns_jax.neurons.statistics import describe, iou, overlaps, share
 
 
 def tree(*bits: int) -> dict:
@@ -27,9 +27,6 @@ def test_shares_and_counts(masks):
     mask = masks(0)
     total = sum(leaf.size for leaf in flatten(mask).values())
     assert share(mask) == count(mask) / total
-    layers = per_layer(mask)
-    assert sum(layers.values()) == count(mask)
-    assert set(layers) == set(flatten(mask)) and all(type(v) is float for v in layers.values())
 
 
 def test_what_the_ledger_says(kernels, norms):

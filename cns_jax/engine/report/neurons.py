@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,8 @@ import numpy as np
 
 from cns_jax.engine.report.figures import Bar
 from cns_jax.neurons.analysis import intersections, ones, pairwise_iou
+from cns_jax.neurons.layers import layer_of, network_order
 from cns_jax.weights.snapshot import packed_masks
-
-_PLACE = re.compile(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?attentions\.(\d+)\.(?:transformer_blocks\.(\d+)\.)?")
-_ORDER = {"down": 0, "mid": 1, "up": 2}
 
 
 @dataclass(frozen=True)
@@ -41,22 +38,11 @@ def count_neurons(files: Sequence[Path]) -> Counted:
         layer, kind = name.removesuffix(".kernel").rsplit(".", 1)
         shares.setdefault(layer, {})[kind] = ones(bits_cw) / size
     layers = [
-        Bar(_place(layer)[1], _spread(of["to_k"]), _spread(of["to_v"]))
-        for layer, of in sorted(shares.items(), key=lambda item: _place(item[0]))
+        Bar(layer_of(layer), _spread(of["to_k"]), _spread(of["to_v"]))
+        for layer, of in sorted(shares.items(), key=lambda item: network_order(item[0]))
     ]
     return Counted(pairwise_iou(total_cc), [int(n) for n in np.diagonal(total_cc)], weights, layers)
 
 
 def _spread(shares_c: np.ndarray) -> tuple[float, float, float]:
     return float(shares_c.mean()), float(shares_c.min()), float(shares_c.max())
-
-
-def _place(layer: str) -> tuple[tuple[int, ...], str]:
-    """Where a layer comes in the network, and what it is called: "down 1.2", "middle", "up 3.1"."""
-    found = _PLACE.match(layer)
-    if found is None:
-        return (9,), layer
-    part, *numbers = found.groups()
-    block, attention, inner = (int(n or 0) for n in numbers)
-    label = "middle" if part == "mid" else f"{part} {block + 1}.{attention + 1}"
-    return (_ORDER[part], block, attention, inner), label + (f".{inner + 1}" if inner else "")
