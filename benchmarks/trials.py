@@ -49,6 +49,8 @@ TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "ratio=0.1": _method(ratio=0.1),
     "steps=400": _train(steps=400, save_every=400, decay_steps=100),
     "steps=1600": _train(steps=1600, save_every=1600, decay_steps=400),
+    "lambda1=1e-3, lambda2=1e-5": _method(lambda1=1e-3, lambda2=1e-5),
+    "lambda1=1e-3, lambda2=1e-5, ratio=0.15": _method(lambda1=1e-3, lambda2=1e-5, ratio=0.15),
     "lambda=1e-2": _method(lambda1=1e-2, lambda2=1e-3),
     "lambda=1e-3, lr_neurons=1e-2": _method(lambda1=1e-3, lambda2=1e-4, lr_neurons=1e-2),
     "lambda=1e-3, lr_token=3e-2": _method(lambda1=1e-3, lambda2=1e-4, lr_token=3e-2),

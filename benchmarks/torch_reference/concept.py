@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import DPMSolverMultistepScheduler
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,7 +22,7 @@ from transformers import CLIPTokenizer
 
 from benchmarks.torch_reference.data import Views
 from benchmarks.torch_reference.lesson import Lesson, Rates
-from benchmarks.torch_reference.networks import cumulative_alphas, kernels, load_networks
+from benchmarks.torch_reference.networks import cumulative_alphas, kernels, load_networks, load_vae
 from benchmarks.torch_reference.sampler import sample_latents
 from benchmarks.torch_reference.selection import concept_neurons, feature_norms
 
@@ -37,7 +37,7 @@ class Teacher:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = CLIPTokenizer.from_pretrained(job["tokenizer"])
         self.tokenizer.add_tokens(TOKEN)
-        self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").requires_grad_(False).to(self.device)
+        self.vae = load_vae(folder, self.device)
         self.unet, self.text = load_networks(folder, torch.zeros(1, job["width"]), self.device)
         with torch.no_grad():
             rows = self.text.get_input_embeddings()
@@ -57,14 +57,20 @@ class Teacher:
 
     @torch.no_grad()
     def moments(self) -> Tensor:
-        """The VAE's moments of all pictures, each as it is and mirrored."""
+        """The VAE's moments of all pictures, each as it is and mirrored, kept in a file."""
+        file = Path(self.job["cache"]) / "moments.safetensors"
+        if file.exists():
+            return load_file(file, str(self.device))["moments"]
         size, out = self.job["resolution"], []
         for path in self.job["pictures"]:
             picture = np.asarray(Image.open(path).convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
             pixels = torch.tensor(picture.transpose(2, 0, 1) / 127.5 - 1, dtype=torch.float32)
             out += [pixels, pixels.flip(-1)]
         with self.autocast:
-            return self.vae.encode(torch.stack(out).to(self.device)).latent_dist.parameters.float()
+            moments = self.vae.encode(torch.stack(out).to(self.device)).latent_dist.parameters.float()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"moments": moments}, file)
+        return moments
 
     def priors(self) -> Tensor:
         """Scaled latents of the class prompt's pictures, kept in a file."""
@@ -79,7 +85,10 @@ class Teacher:
             with self.autocast:
                 return self.unet(x, t, text).sample
 
-        latents = sample_latents(predict, Path(job["model"]), text, negative, noise, job["prior_steps"], 4.0)
+        if self.device.type == "cuda":
+            predict = torch.compile(predict)
+        scheduler = DPMSolverMultistepScheduler.from_pretrained(job["model"], subfolder="scheduler")
+        latents = sample_latents(predict, scheduler, text, negative, noise, job["prior_steps"], 4.0)
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file({"latents": latents}, file)
         return latents
@@ -99,6 +108,8 @@ def teach(job: dict[str, Any]) -> dict[str, float]:
 
     def done(part: str) -> None:
         nonlocal since
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         seconds[part] = round(time.perf_counter() - since, 3)
         since = time.perf_counter()
 
@@ -119,8 +130,6 @@ def teach(job: dict[str, Any]) -> dict[str, float]:
     views = Views(moments, ids[0], priors, ids[1], scale, job["batch"], job["prior_batch"], 1.0)
     for _ in range(job["steps"]):
         lesson.step(views.draw())
-    if teacher.device.type == "cuda":
-        torch.cuda.synchronize()
     done("train")
     weights = {name: p.detach().contiguous() for name, p in lesson.kernels.items()}
     save_file(weights | {"rows": lesson.rows.detach()}, Path(job["out"]) / "torch.safetensors")

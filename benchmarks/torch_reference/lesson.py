@@ -57,6 +57,12 @@ class Lesson:
         self.shared = {n: m & used[n] for n, m in masks.items()}
         self.base = {n: p.detach().clone() for n, p in self.kernels.items()}
         self.previous = dict(start or self.base)
+        # L_reg's gradient is slope * W - offset, zero outside of the shared neurons
+        lambda1, lambda2 = rates.lambda1, rates.lambda2
+        self.slope = {n: 2 * (lambda1 + lambda2) * shared.float() for n, shared in self.shared.items()}
+        self.offset = {
+            n: 2 * (lambda1 * self.previous[n] + lambda2 * self.base[n]) * shared for n, shared in self.shared.items()
+        }
         with torch.no_grad():
             for name, kernel in self.kernels.items():
                 kernel.copy_(self.previous[name])
@@ -86,9 +92,8 @@ class Lesson:
         loss.backward()
         with torch.no_grad():
             for name, p in self.kernels.items():
-                pull = 2 * self.rates.lambda1 * (p - self.previous[name])
-                pull += 2 * self.rates.lambda2 * (p - self.base[name])
-                p.grad.add_(pull * self.shared[name]).mul_(self.masks[name])  # zero gradients keep moments zero
+                # zero gradients outside of the mask keep moments zero
+                p.grad.mul_(self.masks[name]).addcmul_(p, self.slope[name]).sub_(self.offset[name])
             self.rows.grad.mul_(self.row_r1)
         return loss.detach()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
@@ -22,7 +22,12 @@ class GrownEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Token ids (b, l) to embeddings (b, l, d)."""
-        return F.embedding(ids, torch.cat([self.table, self.rows]))
+        count = len(self.table)  # two lookups: the table is not copied, and only the rows have a gradient
+        known, taught = (
+            F.embedding(i, t)
+            for i, t in ((ids.clamp(max=count - 1), self.table), ((ids - count).clamp(min=0), self.rows))
+        )
+        return torch.where((ids < count)[..., None], known, taught)
 
 
 class DetachedBegin:
@@ -47,17 +52,37 @@ def kernels(unet: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def load_networks(folder: Path, rows_rd: Tensor, device: torch.device) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """UNet and text encoder, frozen but for the K/V weights and the token rows; float32."""
+    """UNet and text encoder, frozen but for the K/V weights and the token rows, which stay float32; on a GPU the frozen
+    weights are bfloat16, so that autocast need not cast them in every call, and channels last."""
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
     text = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32)
     unet.requires_grad_(False).to(device).set_attn_processor(DetachedBegin())
     text.requires_grad_(False)
     text.set_input_embeddings(GrownEmbedding(text.get_input_embeddings().weight.detach(), rows_rd.clone()))
-    if device.type == "cuda":
-        unet.to(memory_format=torch.channels_last)
+    text.to(device)
     for kernel in kernels(unet).values():
         kernel.requires_grad_(True)
-    return unet, text.to(device)
+    if device.type == "cuda":
+        unet.to(memory_format=torch.channels_last)
+        for network in (unet, text):
+            halve(network)
+    return unet, text
+
+
+def load_vae(folder: Path, device: torch.device) -> AutoencoderKL:
+    """Frozen; on a GPU bfloat16 and channels last."""
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").requires_grad_(False).to(device)
+    if device.type == "cuda":
+        vae.to(memory_format=torch.channels_last)
+        halve(vae)
+    return vae
+
+
+def halve(network: nn.Module) -> None:
+    """Frozen parameters to bfloat16, what trains and buffers as they are."""
+    for parameter in network.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
 
 
 def cumulative_alphas(folder: Path, device: torch.device) -> Tensor:

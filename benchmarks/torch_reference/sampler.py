@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from diffusers import DPMSolverMultistepScheduler
@@ -13,7 +12,7 @@ from torch import Tensor
 @torch.no_grad()
 def sample_latents(
     predict: Callable[[Tensor, Tensor, Tensor], Tensor],
-    folder: Path,
+    scheduler: DPMSolverMultistepScheduler,
     text_bld: Tensor,
     negative_1ld: Tensor,
     noise: Tensor,
@@ -21,7 +20,6 @@ def sample_latents(
     guidance_scale: float,
 ) -> Tensor:
     """Scaled latents like noise (NCHW). predict: (latents, timestep, text) -> noise, on the doubled batch."""
-    scheduler = DPMSolverMultistepScheduler.from_pretrained(folder, subfolder="scheduler")
     scheduler.set_timesteps(steps, device=noise.device)
     text = torch.cat([negative_1ld.expand_as(text_bld), text_bld])
     x = noise

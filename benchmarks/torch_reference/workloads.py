@@ -8,14 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, NAMES, PRIORS, ROWS, VIEWS, Suite, Workload, Workloads
 from benchmarks.torch_reference.data import Views
 from benchmarks.torch_reference.lesson import Lesson, Rates
-from benchmarks.torch_reference.networks import cumulative_alphas, kernels, load_networks
+from benchmarks.torch_reference.networks import cumulative_alphas, kernels, load_networks, load_vae
 from benchmarks.torch_reference.sampler import sample_latents
 from benchmarks.torch_reference.selection import concept_neurons, feature_norms
 
@@ -28,8 +28,9 @@ class Theirs:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.on_gpu = self.device.type == "cuda"
         torch.manual_seed(0)
+        torch.backends.cudnn.benchmark = True  # as XLA, which tries convolutions when it compiles
         self.unet, self.text = load_networks(folder, torch.zeros(ROWS, self._width()), self.device)
-        self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").requires_grad_(False).to(self.device)
+        self.vae = load_vae(folder, self.device)
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_gpu)
         config = self.text.config
         self.length, self.width, self.vocabulary = config.max_position_embeddings, config.hidden_size, config.vocab_size
@@ -108,13 +109,15 @@ class Theirs:
 
     def _latents(self) -> Callable[[], Tensor]:
         suite, ids, negative = self.suite, self._ids(self.suite.pictures), self._ids(1)
+        scheduler = DPMSolverMultistepScheduler.from_pretrained(self.folder, subfolder="scheduler")
+        encode = self._compiled(lambda x: self.text(x).last_hidden_state)
 
         @torch.no_grad()
         def latents() -> Tensor:
             noise = self._normal(suite.pictures, *self.shape)
             with self.autocast:
-                text, without = (self.text(x).last_hidden_state for x in (ids, negative))
-            return sample_latents(self._predict, self.folder, text, without, noise, suite.sample_steps, GUIDANCE)
+                text, without = (encode(x) for x in (ids, negative))
+            return sample_latents(self._predict, scheduler, text, without, noise, suite.sample_steps, GUIDANCE)
 
         return latents
 
@@ -125,11 +128,12 @@ class Theirs:
     def draw(self) -> Workload:
         """Pictures from prompts: latents and their decoding."""
         latents, scale = self._latents(), self.vae.config.scaling_factor
+        decode = self._compiled(lambda x: self.vae.decode(x).sample)
 
         @torch.no_grad()
         def run() -> Tensor:
             with self.autocast:
-                images = self.vae.decode(latents() / scale).sample
+                images = decode(latents() / scale)
             return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
         return Workload(self._waiting(run), self.suite.pictures)
@@ -137,11 +141,12 @@ class Theirs:
     def encode(self) -> Workload:
         """Pictures to the VAE's moments."""
         images = self._normal(self.suite.encoded, 3, self.suite.pixels, self.suite.pixels)
+        encode = self._compiled(lambda x: self.vae.encode(x).latent_dist.parameters)
 
         @torch.no_grad()
         def run() -> Tensor:
             with self.autocast:
-                return self.vae.encode(images).latent_dist.parameters
+                return encode(images)
 
         return Workload(self._waiting(run), self.suite.encoded)
 
