@@ -8,12 +8,15 @@ from pathlib import Path
 
 
 def device() -> str:
-    """The accelerator's name, or the processor's and how many of it."""
-    from jax import devices  # in this process after the workers are done: it holds no arrays
+    """JAX's accelerator, or the processor."""
+    from jax import devices
 
     found = devices()[0]
-    if found.platform != "cpu":
-        return found.device_kind
+    return processor() if found.platform == "cpu" else found.device_kind
+
+
+def processor() -> str:
+    """The processor's name, and how many of it."""
     names = [row for row in Path("/proc/cpuinfo").read_text().splitlines() if row.startswith("model name")]
     return f"{len(names)} x {names[0].partition(': ')[2]}" if names else platform.processor()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Watched(TrainingRun):
         super().__init__(settings)
         self.rows: list[dict[str, float]] = []
         self.compiled = 0
+        self.begun = time.perf_counter()
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
     def _listen(self, event: str, _: float, **__: object) -> None:
@@ -47,8 +49,8 @@ class Watched(TrainingRun):
 
     def _record(self, index: int, *rest: Any) -> None:
         super()._record(index, *rest)
-        self.rows.append({"at": self.timings.seconds["train"] + self.timings.seconds["select"],
-                          "memory": resident_bytes(), "compiled": self.compiled})  # fmt: skip
+        at = time.perf_counter() - self.begun
+        self.rows.append({"at": at, "memory": resident_bytes(), "compiled": self.compiled})
 
 
 def resident_bytes() -> int:
@@ -77,7 +79,7 @@ def teach(count: int, steps: int, root: Path) -> list[dict[str, float]]:
     values = bench.get_config().to_dict()
     values |= {"name": "many", "data_root": str(root / "data"), "run": str(root / "run"), "reserved_rows": count}
     values["concepts"] = draw_concepts(root / "data", count)
-    values["train"] |= {"steps": steps, "save_every": steps}
+    values["train"] |= {"steps": steps, "save_every": steps, "decay_steps": 0}
     run = Watched(build(RunSettings, values))
     run.run()
     before = [0.0, *(row["at"] for row in run.rows)]

@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from benchmarks.machine import commit, device
+from benchmarks.machine import commit
 from benchmarks.runs import keep
 from benchmarks.speed_table import KEY, table
 from benchmarks.suites import NAMES, SUITES, Suite, model_folder
@@ -49,11 +49,17 @@ def main(_: list[str]) -> None:
 def compare(name: str, suite: Suite, folder: Path, rounds: int) -> dict[str, Any]:
     """Time one workload on both sides, in turns whose order changes every round."""
     workers = {side: Worker(side, name, suite, folder) for side in SIDES}
+    ours = workers["cns_jax"].about
+    devices = {side: worker.about["device"] for side, worker in workers.items()}
+    if len(set(devices.values())) > 1:
+        told = ", ".join(f"{side} on {device}" for side, device in devices.items())
+        raise SystemExit(
+            f"error: the sides cannot be compared: {told}; install jax[cuda12], or hide the GPU: CUDA_VISIBLE_DEVICES="
+        )
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     for index in tqdm(range(rounds), f"{suite.name} {name}", unit="round", leave=False):
         for side in list(SIDES)[:: 1 if index % 2 else -1]:
             seconds[side].append(workers[side].seconds())
-    ours = workers["cns_jax"].about
     sides = {
         side: {
             "seconds": [round(s, 6) for s in seconds[side]],
@@ -72,7 +78,7 @@ def compare(name: str, suite: Suite, folder: Path, rounds: int) -> dict[str, Any
         "ratio": round(float(np.median(ratios)), 3),
         "ratios": [round(r, 3) for r in ratios],
         "sides": sides,
-        "device": device(),
+        "device": ours["device"],
         "versions": {package: version(package) for package in ("jax", "jaxlib", "torch", "diffusers")},
         "commit": commit(),
         "date": datetime.date.today().isoformat(),

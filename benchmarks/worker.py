@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import device, processor
 from benchmarks.suites import Suite
 
 SIDES = {"cns_jax": "benchmarks.ours", "PyTorch": "benchmarks.torch_reference.workloads"}
@@ -21,6 +22,7 @@ class Worker:
     """One workload of one side, in a process of its own, so that its memory is its own too."""
 
     def __init__(self, side: str, name: str, suite: Suite, folder: Path) -> None:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # both sides share one card
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, side, name, suite, folder), daemon=True)
@@ -58,9 +60,8 @@ def _serve(pipe: Connection, side: str, name: str, suite: Suite, folder: Path) -
         built = time.perf_counter()
         workload.run()
         first = time.perf_counter() - built
-        pipe.send(
-            ("ready", {"load": built - begun, "first": first, "images": workload.images, "flops": workload.flops})
-        )
+        about = {"load": built - begun, "first": first, "images": workload.images, "flops": workload.flops}
+        pipe.send(("ready", about | {"device": _DEVICES[side]()}))
         while pipe.recv() == "run":
             begun = time.perf_counter()
             workload.run()
@@ -68,6 +69,15 @@ def _serve(pipe: Connection, side: str, name: str, suite: Suite, folder: Path) -
         pipe.send(("peak", _peak(side)))
     except Exception as error:  # told to the parent, which stops
         pipe.send(("error", f"{side}, {name}: {type(error).__name__}: {error}"))
+
+
+def _torch_device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+
+
+_DEVICES: dict[str, Callable[[], str]] = {"cns_jax": device, "PyTorch": _torch_device}
 
 
 def _peak(side: str) -> float:
