@@ -12,10 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cns_jax.core.compiling import jit
 from cns_jax.core.tree import Tree, flatten, like, map_named
 from cns_jax.neurons.score import scores
 
 NeuronMask = Tree
+
+_ROWS = 8  # captions are padded to a multiple, so that concepts of three and of five share a program
 
 
 def kept(inputs: int, ratio: float) -> int:
@@ -48,17 +51,22 @@ def top_inputs(scores_io: jax.Array, ratio: float) -> jax.Array:
 
 def selected(kernels: Mapping[str, Any], norms_bi: jax.Array, ratio: float) -> NeuronMask:
     """The weights that every caption selects: AND over captions b of the top inputs (eq. 4, eq. 5)."""
+    count = norms_bi.shape[0]
+    padded_bi = np.pad(np.asarray(norms_bi), ((0, -count % _ROWS), (0, 0)))
+    return _selected(dict(kernels), jnp.asarray(padded_bi), jnp.asarray(count), ratio)
+
+
+@jit(static_argnums=3)
+def _selected(kernels: dict[str, Any], norms_bi: jax.Array, count: jax.Array, ratio: float) -> NeuronMask:
+    """Of the first `count` rows; the rest is there so that few shapes are compiled."""
 
     def every(kernel_io: jax.Array) -> jax.Array:
-        def also(mask_io: jax.Array, norms_i: jax.Array) -> tuple[jax.Array, None]:
-            return mask_io & top_inputs(scores(kernel_io, norms_i), ratio), None
+        def also(b: jax.Array, mask_io: jax.Array) -> jax.Array:
+            return mask_io & top_inputs(scores(kernel_io, norms_bi[b]), ratio)
 
-        return jax.lax.scan(also, jnp.ones(kernel_io.shape, bool), norms_bi)[0]
+        return jax.lax.fori_loop(0, count, also, jnp.ones(kernel_io.shape, bool))
 
-    return jax.tree.map(every, dict(kernels))
-
-
-_selected = jax.jit(selected, static_argnames="ratio")
+    return jax.tree.map(every, kernels)
 
 
 class Selection(NamedTuple):
@@ -80,8 +88,8 @@ def concept_neurons(
     for name, norms in (("captions", caption_norms_bi), ("calibration prompts", calibration_norms_ki)):
         if norms.shape[0] == 0:
             raise ValueError(f"no {name} to select neurons with; give at least one")
-    base = _selected(kernels, caption_norms_bi, ratio=ratio)
-    general = _selected(kernels, calibration_norms_ki, ratio=ratio)
+    base = selected(kernels, caption_norms_bi, ratio)
+    general = selected(kernels, calibration_norms_ki, ratio)
     return Selection(base, general, minus(base, general))
 
 

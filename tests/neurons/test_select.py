@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cns_jax.core.tree import flatten
+from cns_jax.neurons import select
 from cns_jax.neurons.score import scores
 from cns_jax.neurons.select import (
     concept_neurons,
@@ -82,6 +83,15 @@ def test_the_and_over_prompts_is_that_of_single_masks(kernels, norms):
     for name, leaf in flatten(selected(tree, prompts, 0.3)).items():
         single = [top_inputs(scores(flatten(tree)[name], n), 0.3) for n in prompts]
         np.testing.assert_array_equal(leaf, np.logical_and.reduce(single))
+
+
+def test_numbers_of_captions_share_a_program(kernels, norms):
+    tree = kernels(3)
+    selected(tree, norms(1, 3), 0.3)
+    compiled = select._selected.jitted._cache_size()
+    for captions in (4, 5, 8):
+        selected(tree, norms(1, captions), 0.3)
+    assert select._selected.jitted._cache_size() == compiled
 
 
 def test_concept_is_base_without_general(kernels, norms):
