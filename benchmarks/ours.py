@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, NAMES, PRIORS, ROWS, VIEWS, Suite, Workload, Workloads
+from cns_jax.core.flops import counting_mesh, flops
 from cns_jax.core.mesh import make_mesh, place
 from cns_jax.core.types import ConceptData, Frozen
 from cns_jax.data.latents import encode_views
@@ -92,18 +93,20 @@ class Ours:
         )  # fmt: skip
         key, frozen = jax.random.key(0), Frozen(self.params, plan)
 
-        def loss(trainable: Any, base: Any) -> jax.Array:
-            batch = draw(spec, key, jnp.asarray(0), data)
-            return denoising_loss(spec, base, trainable, batch, key, jnp.asarray(0))[0]
+        counted = dataclasses.replace(spec, mesh=counting_mesh())
 
-        cost = jax.jit(jax.grad(loss)).lower(trainable, self.params).cost_analysis() or {}
+        def loss(trainable: Any, base: Any, data: ConceptData, key: jax.Array) -> jax.Array:
+            batch = draw(counted, key, jnp.asarray(0), data)
+            return denoising_loss(counted, base, trainable, batch, key, jnp.asarray(0))[0]
+
+        work = flops(jax.grad(loss), trainable, self.params, data, key)
         states = [initial_state(method, trainable, plan)]
 
         def run() -> None:
             states[0], logs = train_steps(spec, suite.steps, states[0], frozen, data, key)
             jax.block_until_ready(logs)
 
-        return Workload(run, suite.batch + suite.prior_batch, float(cost.get("flops", 0.0)), suite.steps)
+        return Workload(run, suite.batch + suite.prior_batch, work, suite.steps)
 
     def _latents(self) -> Any:
         suite = self.suite
@@ -122,9 +125,8 @@ class Ours:
             jnp.zeros(count, jnp.int32),
             self._normal(count, self.length, self.width),
         )
-        cost = jax.jit(self.model.predict_noise).lower(self.params["unet"], *inputs).cost_analysis() or {}
-        flops = float(cost.get("flops", 0.0)) * suite.sample_steps
-        return Workload(lambda: latents().block_until_ready(), suite.pictures, flops)
+        work = flops(self.model.predict_noise, self.params["unet"], *inputs) * suite.sample_steps
+        return Workload(lambda: latents().block_until_ready(), suite.pictures, work)
 
     def draw(self) -> Workload:
         """Pictures from prompts: latents and their decoding."""

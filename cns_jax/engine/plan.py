@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cns_jax.core.flops import counting_mesh, flops
 from cns_jax.core.mesh import make_mesh
 from cns_jax.core.settings import require
 from cns_jax.core.tree import count, map_named
@@ -85,9 +85,8 @@ def step_cost(settings: RunSettings, source: Source) -> StepCost:
     """Trace one step's gradient on shapes alone; nothing is allocated or compiled."""
     dtype = compute_dtype(settings.compute)
     model = dataclasses.replace(source.model, dtype=None if dtype == jnp.float32 else dtype, remat=settings.train.remat)
-    mesh = make_mesh(settings.train.fsdp)
     train, method = settings.train, settings.method
-    spec = StepSpec(model, method, source.schedule, mesh, train.batch, train.prior_batch, train.snr_gamma)
+    spec = StepSpec(model, method, source.schedule, counting_mesh(), train.batch, train.prior_batch, train.snr_gamma)
 
     def shape(shape: tuple[int, ...], dtype: Any) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
@@ -108,9 +107,8 @@ def step_cost(settings: RunSettings, source: Source) -> StepCost:
         return denoising_loss(spec, base, trainable, batch, key, jnp.int32(0))[0]
 
     arguments = (trainable, base, batch, key)
-    lowered = jax.jit(jax.grad(loss)).lower(*arguments)
-    flops = float((lowered.cost_analysis() or {}).get("flops", math.nan))
-    return StepCost(flops, _saved_bytes(loss, arguments), _bytes(base), count(trainable.kernels) * _KERNEL_BYTES)
+    work = flops(jax.grad(loss), *arguments)
+    return StepCost(work, _saved_bytes(loss, arguments), _bytes(base), count(trainable.kernels) * _KERNEL_BYTES)
 
 
 def _saved_bytes(loss: Any, arguments: tuple[Any, ...]) -> int:
