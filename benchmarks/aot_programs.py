@@ -92,18 +92,22 @@ class Shapes:
         return function.lower(spec, 1, self._like_parameters(state), frozen, data, self._key())
 
     def sample(self, images: int, steps: int) -> jax.stages.Lowered:
-        """`images` pictures, `steps` steps with guidance, and their decoding."""
+        """Latents of `images` pictures: prompts, and `steps` steps with guidance."""
         rows, ids = self.array((ROWS, self.width)), partial(self.array, dtype=jnp.int32)
 
-        def pictures(params: Any, rows_rd: Any, ids_bl: Any, negative: Any, seeds: Any) -> jax.Array:
-            latents = sample_latents.__wrapped__(
+        def latents(params: Any, rows_rd: Any, ids_bl: Any, negative: Any, seeds: Any) -> jax.Array:
+            return sample_latents.__wrapped__(
                 params, rows_rd, ids_bl, negative, seeds, GUIDANCE, model=self.model, schedule=self.schedule,
                 shape=self.latents, sampler="dpm++2m", steps=steps,
             )  # fmt: skip
-            return decode.__wrapped__(params["vae"], latents, model=self.model)
 
         seeds = self.array((images,), jnp.uint32)
-        return jax.jit(pictures).lower(self.params, rows, ids((images, self.length)), ids((1, self.length)), seeds)
+        return jax.jit(latents).lower(self.params, rows, ids((images, self.length)), ids((1, self.length)), seeds)
+
+    def decode(self, images: int) -> jax.stages.Lowered:
+        """`images` pictures from their latents."""
+        pictures = partial(decode.__wrapped__, model=self.model)
+        return jax.jit(pictures).lower(self.params["vae"], self.array((images, *self.latents)))
 
     def _key(self) -> jax.ShapeDtypeStruct:
         key = jax.eval_shape(lambda: jax.random.key(0))
@@ -111,6 +115,6 @@ class Shapes:
 
     def lower(self, program: Program) -> jax.stages.Lowered:
         """A program by its name."""
-        if program.name == "step":
-            return self.step(program.images)
-        return self.sample(program.images, program.steps)
+        if program.name == "sample":
+            return self.sample(program.images, program.steps)
+        return self.decode(program.images) if program.name == "decode" else self.step(program.images)

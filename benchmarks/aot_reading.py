@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from cns_jax.core.markdown import table_lines
+from cns_jax.nn.unet import UNetConfig
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,10 @@ CHIPS: Mapping[str, Chip] = {  # cloud.google.com/tpu/docs, the pages of each ve
     "v6e": Chip(918e12, 32e9, 1640e9),
 }
 
+LANES = 128
+
 _COLLECTIVE = re.compile(
-    r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", re.MULTILINE
+    r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(", re.MULTILINE
 )
 _ARRAY = re.compile(r"(pred|[a-z]+)(\d*)\[([\d,]*)\]")
 
@@ -41,7 +44,8 @@ def chip_of(topology: str) -> Chip:
 
 def read(compiled: jax.stages.Compiled, chip: Chip, program: Any) -> dict[str, Any]:
     """The figures of one program, a chip. seconds: the larger of what its FLOPs and what its bytes need at the chip's
-    published rates; XLA counts the body of a loop once, so a sampler's are multiplied by its steps."""
+    published rates; XLA counts the body of a loop once, so a sampler's are multiplied by its steps (its text encoder's
+    too, which runs once: under 1 % of a step)."""
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     flops, moved = (float(cost.get(name, 0.0)) * program.steps for name in ("flops", "bytes accessed"))
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
@@ -63,9 +67,13 @@ def read(compiled: jax.stages.Compiled, chip: Chip, program: Any) -> dict[str, A
 def collectives(text: str) -> dict[str, dict[str, float]]:
     """Kind -> how many, and the bytes of their results, of compiled HLO text."""
     count, size = Counter(), Counter()  # type: ignore[var-annotated]
-    for shape, kind in _COLLECTIVE.findall(text):
+    for shape, kind, begun in _COLLECTIVE.findall(text):
+        arrays = _ARRAY.findall(shape)
+        if begun and kind in ("all-gather", "collective-permute"):  # operands, results, and scalars of the runtime's
+            arrays = [array for array in arrays if array[2]]
+            arrays = arrays[len(arrays) // 2 :]
         count[kind] += 1
-        size[kind] += sum(_bytes(*array) for array in _ARRAY.findall(shape))
+        size[kind] += sum(_bytes(*array) for array in arrays)
     return {kind: {"count": count[kind], "bytes": size[kind]} for kind in sorted(count)}
 
 
@@ -74,6 +82,12 @@ def _bytes(kind: str, bits: str, dimensions: str) -> int:
     for d in filter(None, dimensions.split(",")):
         elements *= int(d)
     return elements * (int(bits) // 8 if bits else 1)
+
+
+def head_padding(unet: UNetConfig) -> dict[int, float]:
+    """Width of an attention head -> by how much a TPU's rows of 128 lanes make its products larger."""
+    widths = [width // heads for heads, width in zip(unet.heads, unet.block_out_channels, strict=True)]
+    return {width: LANES * -(-width // LANES) / width for width in widths}
 
 
 _HEAD = ("program", "chips", "fsdp", "arguments", "temporaries", "all, of a chip's memory", "TFLOP", "GB moved",

@@ -74,13 +74,18 @@ def draw_concepts(root: Path, count: int) -> tuple[dict[str, str], ...]:
     return tuple(chosen)
 
 
-def teach(count: int, steps: int, root: Path) -> list[dict[str, float]]:
-    """Train; a row a concept: seconds that choosing and training took, memory in bytes, programs compiled."""
+def settings_of(count: int, steps: int, root: Path) -> RunSettings:
+    """A run of `count` drawn concepts under `root`."""
     values = bench.get_config().to_dict()
     values |= {"name": "many", "data_root": str(root / "data"), "run": str(root / "run"), "reserved_rows": count}
     values["concepts"] = draw_concepts(root / "data", count)
     values["train"] |= {"steps": steps, "save_every": steps, "decay_steps": 0}
-    run = Watched(build(RunSettings, values))
+    return build(RunSettings, values)
+
+
+def teach(count: int, steps: int, root: Path) -> list[dict[str, float]]:
+    """Train; a row a concept: seconds that choosing and training took, memory in bytes, programs compiled."""
+    run = Watched(settings_of(count, steps, root))
     run.run()
     before = [0.0, *(row["at"] for row in run.rows)]
     return [row | {"seconds": row["at"] - b} for row, b in zip(run.rows, before, strict=False)]

@@ -19,11 +19,8 @@ _HEAD = ("suite", "workload", "cns_jax", "PyTorch", "ratio", "images/s", "TFLOP/
 
 
 def table(file: Path) -> str:
-    """Markdown. A ceiling is the same run's product of matrices, of the same side."""
-    lines = read_lines(file)
-    ceilings = {(row["suite"], row["device"]): rate(row, "cns_jax") for row in lines if row["workload"] == "matmul"}
-    rows = (_row(line, ceilings.get((line["suite"], line["device"]))) for line in lines)
-    return "\n".join(table_lines(_HEAD, rows)) + "\n"
+    """Markdown."""
+    return "\n".join(table_lines(_HEAD, map(_row, read_lines(file)))) + "\n"
 
 
 def rate(line: Mapping[str, Any], side: str) -> float:
@@ -31,7 +28,7 @@ def rate(line: Mapping[str, Any], side: str) -> float:
     return line["flops"] / float(np.median(line["sides"][side]["seconds"]))
 
 
-def _row(line: Mapping[str, Any], ceiling: float | None) -> list[str]:
+def _row(line: Mapping[str, Any]) -> list[str]:
     ours, theirs = line["sides"]["cns_jax"], line["sides"]["PyTorch"]
     median, flops = float(np.median(ours["seconds"])), rate(line, "cns_jax")
     return [
@@ -42,7 +39,7 @@ def _row(line: Mapping[str, Any], ceiling: float | None) -> list[str]:
         f"{line['ratio']:.2f}",
         f"{line['images'] / median:.3g}" if line["images"] else "",
         f"{flops / 1e12:.3g}" if flops else "",
-        f"{flops / ceiling:.0%}" if flops and ceiling and line["workload"] != "matmul" else "",
+        f"{flops / line['ceiling']:.0%}" if flops and line["workload"] != "matmul" else "",
         f"{ours['first']:.1f} / {theirs['first']:.1f} s",
         f"{ours['peak_bytes'] / 1e9:.2f} / {theirs['peak_bytes'] / 1e9:.2f} GB",
         line["device"],

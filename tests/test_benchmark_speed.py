@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.aot_reading import collectives, table
-from benchmarks.many import draw_concepts, summary
+from benchmarks.aot_reading import collectives, head_padding, table
+from benchmarks.many import draw_concepts, settings_of, summary
 from benchmarks.suites import NAMES
 from cns_jax.data.folder import discover, read_concepts
+from cns_jax.nn.sizes import SD15
 
 HLO = """
   %all-reduce.3 = (f32[320,768]{1,0:T(8,128)}, f32[8]{0}) all-reduce(f32[320,768]{1,0} %a, f32[8]{0} %b), channel_id=1
-  %ag = bf16[2,64]{1,0} all-gather-start(bf16[1,64]{1,0} %c), dimensions={0}
+  %ag = (bf16[1,64]{1,0}, bf16[2,64]{1,0}) all-gather-start(bf16[1,64]{1,0} %c), dimensions={0}
+  %cp = (bf16[4]{0}, bf16[4]{0}, u32[], u32[]) collective-permute-start(bf16[4]{0} %d)
   %done = bf16[2,64]{1,0} all-gather-done(bf16[2,64]{1,0} %ag)
   %add = f32[8]{0} add(f32[8]{0} %x, f32[8]{0} %y)
 """
@@ -28,7 +30,12 @@ def test_collectives_are_counted_with_their_bytes() -> None:
     assert collectives(HLO) == {
         "all-gather": {"count": 1, "bytes": 2 * 64 * 2},
         "all-reduce": {"count": 1, "bytes": 4 * (320 * 768 + 8)},
+        "collective-permute": {"count": 1, "bytes": 4 * 2},
     }
+
+
+def test_head_widths_that_do_not_fill_a_tpus_lanes() -> None:
+    assert head_padding(SD15.unet) == {40: 3.2, 80: 1.6, 160: 1.6}
 
 
 def test_both_sides_have_every_workload() -> None:
@@ -44,6 +51,10 @@ def test_drawn_concepts_are_as_many_as_asked_and_differ(tmp_path: Path) -> None:
     assert len({row["name"] for row in chosen}) == 23
     pictures = [concept.image_paths[0].read_bytes() for concept in read_concepts(tmp_path, discover(tmp_path))]
     assert len(set(pictures)) == 23
+
+
+def test_many_has_settings_that_hold(tmp_path: Path) -> None:
+    assert len(settings_of(3, 50, tmp_path).concepts) == 3
 
 
 def test_the_summary_leaves_out_the_first_concept() -> None:
@@ -65,4 +76,6 @@ def test_the_tpu_compiler_takes_the_training_step(topology: str, tmp_path: Path)
     line = json.loads((tmp_path / "tpu_aot.jsonl").read_text())
     assert line["fits"] and line["flops"] > 1e10
     assert set(line["collectives"]) == (set() if topology == "v5e:1x1" else {"all-reduce"})
+    trained = 4 * (19_169_280 + 8 * 768)  # K/V kernels and token rows, float32
+    assert topology == "v5e:1x1" or trained <= line["collectives"]["all-reduce"]["bytes"] < 1.01 * trained
     assert topology in table([line])
