@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,6 @@ from cns_jax.engine.studio import Studio
 from cns_jax.engine.timings import Timings
 from cns_jax.evals.neuron_prompts import pool_of
 from cns_jax.methods.base import Task
-from cns_jax.methods.cns import CNS
 from cns_jax.miniature.concepts import MiniConcept, write_concept_folders
 from cns_jax.miniature.concepts import concepts as mini_concepts
 from cns_jax.neurons.calibration import draw as draw_prompts
@@ -120,17 +120,26 @@ def _priors(studio: Studio, settings: RunSettings, concept: Concept) -> tuple[np
     return np.concatenate(latents), studio.vocabulary.encode([prompt for part in parts for prompt in part.prompts])
 
 
-def task_of(studio: Studio, settings: RunSettings, concept: Concept) -> Task:
+class Hidden(NamedTuple):
+    """Hidden states (b, l, d) of prompts, and the positions that count (b, l)."""
+
+    states_bld: jax.Array
+    mask_bl: jax.Array
+
+
+def calibration_of(studio: Studio, settings: RunSettings) -> Hidden:
+    """Of the calibration prompts, which all concepts of a run share."""
+    count = settings.method.calibration_prompts
+    return _hidden(studio, settings, list(draw_prompts(pool_of(settings.calibration), count, settings.seed)))
+
+
+def task_of(studio: Studio, settings: RunSettings, concept: Concept, calibration: Hidden) -> Task:
     """The concept as the method sees it: hidden states of captions and calibration prompts, its row."""
-    method: CNS = settings.method
-    captions = list(dict.fromkeys(scoring_captions(concept)))
-    calibration = list(draw_prompts(pool_of(settings.calibration), method.calibration_prompts, settings.seed))
-    hidden, mask = _hidden(studio, captions, method)
-    calibration_hidden, calibration_mask = _hidden(studio, calibration, method)
+    captions = _hidden(studio, settings, list(dict.fromkeys(scoring_captions(concept))))
     init = studio.embedding_of(concept.init_word or concept.class_word)
-    return Task(hidden, mask, calibration_hidden, calibration_mask, studio.vocabulary.row_of(concept.token), init)
+    return Task(*captions, *calibration, studio.vocabulary.row_of(concept.token), init)
 
 
-def _hidden(studio: Studio, prompts: list[str], method: CNS) -> tuple[jax.Array, jax.Array]:
-    ids, hidden = studio.encode(prompts)
-    return hidden, jnp.asarray(studio.vocabulary.caption_mask(ids, method.positions))
+def _hidden(studio: Studio, settings: RunSettings, prompts: list[str]) -> Hidden:
+    ids, states = studio.encode(prompts)
+    return Hidden(states, jnp.asarray(studio.vocabulary.caption_mask(ids, settings.method.positions)))

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from cns_jax.data.prompts import sample_prompts, without_tokens
 from cns_jax.engine.checkpoint import Checkpoints
 from cns_jax.engine.fit import Fit, StopSignals
 from cns_jax.engine.ledger import Ledger
-from cns_jax.engine.prepare import concept_data, find_concepts, task_of
+from cns_jax.engine.prepare import Hidden, calibration_of, concept_data, find_concepts, task_of
 from cns_jax.engine.progress import Metrics
 from cns_jax.engine.report.sheets import Row, sheet, thumbnail
 from cns_jax.engine.settings import RunSettings
@@ -155,7 +156,11 @@ class TrainingRun:
         return index, (found["memory"], found["state"])
 
     def _task(self, index: int) -> Any:
-        return task_of(self.studio, self.settings, self.concepts[index])
+        return task_of(self.studio, self.settings, self.concepts[index], self._calibration)
+
+    @cached_property
+    def _calibration(self) -> Hidden:
+        return calibration_of(self.studio, self.settings)
 
     def _teach(
         self,
