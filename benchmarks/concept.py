@@ -1,7 +1,8 @@
 """One whole concept, from the start of a process to saved weights: python -m benchmarks.concept [--suite=mini]
 
-Both sides learn the same pictures, each time in a process of its own: cold (nothing compiled, no prior images), then
-warm (both kept from before), in turns. A line goes to benchmarks/results/concept.jsonl, the table to concept.md.
+Both sides learn the same pictures, each time in a process of its own: cold (nothing compiled, no encoded pictures, no
+prior images), then warm (all of it kept from before), in turns. A line goes to benchmarks/results/concept.jsonl, the
+table to concept.md.
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ KEY = ("suite", "steps", "device")
 _SUITE = flags.DEFINE_enum("suite", "mini", list(SUITES), "which model and sizes")
 _STEPS = flags.DEFINE_integer("steps", 400, "training steps", lower_bound=10)
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "cold and warm runs of each side, in turns", lower_bound=1)
-_TOKENIZER = flags.DEFINE_string("tokenizer", "", "folder of CLIP's tokenizer, which random Stable Diffusion lacks")
 _CACHE = flags.DEFINE_string("cache", "runs/benchmarks", "where random Stable Diffusion 1.5 is written (4 GB)")
 _RESULTS = flags.DEFINE_string("results", "benchmarks/results", "folder of the lines and the table")
 
@@ -54,8 +54,6 @@ def main(_: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     suite = SUITES[_SUITE.value]
     model = model_folder(suite, Path(_CACHE.value)).absolute()
-    if not (model / "tokenizer").is_dir() and not _TOKENIZER.value:
-        raise SystemExit(f"error: {model} has no tokenizer; give --tokenizer=FOLDER with that of CLIP ViT-L/14")
     runs: dict[str, list[dict[str, float]]] = {f"{side} {state}": [] for side in SIDES for state in STATES}
     for index in range(_ROUNDS.value):
         for side in list(SIDES)[:: 1 if index % 2 else -1]:
@@ -76,13 +74,14 @@ def main(_: list[str]) -> None:
 def settings_of(suite: Suite, model: Path, steps: int, folder: Path, state: str) -> RunSettings:
     """configs/mini.py's first concept at the suite's sizes, without pictures; the state names the run's folder."""
     values = mini.get_config().to_dict()
-    values |= {"name": "concept", "model": str(model), "tokenizer": _TOKENIZER.value, "resolution": suite.pixels,
+    values |= {"name": "concept", "model": str(model), "resolution": suite.pixels,
                "run": str(folder / state), "concepts": values["concepts"][:1]}  # fmt: skip
     values["method"] |= {"positions": "all"}  # as the reference's
     values["train"] |= {"batch": suite.batch, "prior_batch": suite.prior_batch, "steps": steps, "save_every": steps,
                         "views": 2}  # fmt: skip
     values["report"] |= {"sheets": False, "pictures": 0}
     values["prior"] |= {"directory": str(folder / "cache"), "general": 0.0}
+    values["prior"]["sample"]["batch"] = max(suite.pictures, 32 // (suite.pixels // 64) ** 2)
     return build(RunSettings, values)
 
 
@@ -95,7 +94,7 @@ def write_job(suite: Suite, model: Path, steps: int, folder: Path, state: str) -
     job = {
         "settings": dataclasses.asdict(settings),
         "model": str(model),
-        "tokenizer": settings.tokenizer or str(model / "tokenizer"),
+        "tokenizer": str(model / "tokenizer"),
         "width": config["hidden_size"],
         "resolution": suite.pixels,
         "pictures": [str(path.absolute()) for path in concept.image_paths],
@@ -120,8 +119,9 @@ def write_job(suite: Suite, model: Path, steps: int, folder: Path, state: str) -
 
 def run(side: str, job: Path) -> dict[str, float]:
     """Seconds of a process's parts, and of all of it ("wall")."""
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(job.parent / "compiled"),
+    environment = os.environ | {"XDG_CACHE_HOME": str(job.parent / "home"),
                                 "TORCHINDUCTOR_CACHE_DIR": str(job.parent / "inductor")}  # fmt: skip
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would keep fewer programs than our own folder
     begun = time.perf_counter()
     result = subprocess.run(
         [sys.executable, "-m", SIDES[side], str(job)], env=environment, stdout=subprocess.PIPE, text=True, check=True
@@ -132,7 +132,7 @@ def run(side: str, job: Path) -> dict[str, float]:
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: median seconds of the whole and of its parts."""
-    parts = ("wall", "load", "encode", "priors", "select", "train", "compile")
+    parts = ("wall", "load", "encode", "priors", "select", "train", "save", "compile", "GB")
     rows = []
     for line in lines:
         for name, runs in line["runs"].items():

@@ -1,4 +1,4 @@
-"""Our side of benchmarks.concept: python -m benchmarks.lesson JOB.json prints the seconds of its parts as JSON."""
+"""Our side of benchmarks.concept: python -m benchmarks.lesson JOB.json prints seconds by part and memory as JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+from benchmarks.worker import peak_bytes
 from cns_jax.core.compiling import keep_compiled
 from cns_jax.core.settings import build
 from cns_jax.engine.sequence import run
@@ -13,11 +14,12 @@ from cns_jax.engine.settings import RunSettings
 
 
 def teach(job: Path) -> dict[str, float]:
-    """The run that the job describes; its timings."""
+    """The run that the job describes; its timings, and the most memory it held."""
     keep_compiled()
     folder = run(build(RunSettings, json.loads(job.read_text())["settings"]))
     timings = json.loads((folder / "timings.json").read_text())
-    return {part: seconds for part, seconds in timings.items() if isinstance(seconds, float)}
+    seconds = {part: seconds for part, seconds in timings.items() if isinstance(seconds, float)}
+    return seconds | {"GB": round(peak_bytes("cns_jax") / 1e9, 2)}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, NAMES, PRIORS, ROWS, VIEWS, Suite, Workload, Workloads
+from cns_jax.core.batches import in_batches
 from cns_jax.core.compiling import jit
 from cns_jax.core.flops import counting_mesh, flops
 from cns_jax.core.mesh import make_mesh, place
@@ -20,7 +21,7 @@ from cns_jax.core.types import ConceptData, Frozen
 from cns_jax.data.latents import encode_views
 from cns_jax.engine.sampling import decode, sample_latents
 from cns_jax.engine.step import StepSpec, denoising_loss, draw, initial_state, train_steps
-from cns_jax.engine.studio import compute_dtype, stored_dtype
+from cns_jax.engine.studio import TEXTS, compute_dtype, encode_text, stored_dtype
 from cns_jax.methods.base import Task
 from cns_jax.methods.cns import CNS
 from cns_jax.neurons import select
@@ -76,15 +77,20 @@ class Ours:
         return Workload(run, flops=2.0 * n**3, per=times)
 
     def select(self) -> Workload:
-        """A concept's neurons from hidden states (eq. 3 to 6)."""
-        kernels, task = cross_attention_kernels(self.params["unet"]), self.task
+        """A concept's neurons from the token ids of captions and calibration prompts (eq. 3 to 6)."""
+        kernels, ids = cross_attention_kernels(self.params["unet"]), [self._ids(n) for n in (CAPTIONS, CALIBRATION)]
+        encode = partial(encode_text, self.params["text_encoder"], model=self.model)
 
-        def run() -> Any:
-            captions = feature_norms(task.caption_hidden_bld, task.caption_mask_bl)
-            calibration = feature_norms(task.calibration_hidden_kld, task.calibration_mask_kl)
-            return jax.block_until_ready(select.concept_neurons(kernels, captions, calibration, 0.3))
+        def norms(ids_bl: jax.Array) -> jax.Array:
+            hidden = in_batches(encode, TEXTS, np.minimum(np.asarray(ids_bl), self.vocabulary - 1))
+            return feature_norms(jnp.asarray(hidden), jnp.ones(hidden.shape[:2], bool))
 
-        return Workload(run)
+        return Workload(
+            lambda: jax.block_until_ready(select.concept_neurons(kernels, *(norms(i) for i in ids), 0.3)),
+            flops=sum(
+                flops(partial(encode_text.__wrapped__, model=self.model), self.params["text_encoder"], i) for i in ids
+            ),
+        )
 
     def step(self) -> Workload:
         """Training steps, batches drawn on the device."""
@@ -137,26 +143,31 @@ class Ours:
 
     def draw(self) -> Workload:
         """Pictures from prompts: latents and their decoding."""
-        latents = self._latents()
-        return Workload(
-            lambda: decode(self.params["vae"], latents(), model=self.model).block_until_ready(), self.suite.pictures
-        )
+        latents, vae = self._latents(), self.params["vae"]
+        shape = jax.ShapeDtypeStruct((self.suite.pictures, *self.shape), jnp.float32)
+        work = self.sample().flops + flops(partial(decode.__wrapped__, model=self.model), vae, shape)
+        return Workload(lambda: decode(vae, latents(), model=self.model).block_until_ready(), self.suite.pictures, work)
 
     def encode(self) -> Workload:
         """Pictures to the VAE's moments."""
         pixels = self.suite.pixels
         count = self.suite.encoded
-        images = np.asarray(self._normal(count, pixels, pixels, 3))
-        return Workload(partial(encode_views, self.model, self.params["vae"], images, count), count)
+        images, vae = np.asarray(self._normal(count, pixels, pixels, 3)), self.params["vae"]
+        work = flops(self.model.encode_image, vae, images)
+        return Workload(partial(encode_views, self.model, vae, images, count), count, work)
 
     def export(self) -> Workload:
         """The three networks to files, float16."""
 
+        on_cpu = jax.default_backend() == "cpu"
+
         def run() -> None:
             with TemporaryDirectory() as folder:
                 for part, file in WEIGHT_FILES.items():
-                    config = config_dict(getattr(self.model, part))
-                    write_component(Path(folder) / part, file, config, self.params[part], np.float16)
+                    config, params = config_dict(getattr(self.model, part)), self.params[part]
+                    # an array keeps what was once fetched from a device: a copy has to be fetched every time
+                    params = params if on_cpu else jax.tree.map(jnp.copy, params)
+                    write_component(Path(folder) / part, file, config, params, np.float16)
 
         return Workload(run)
 

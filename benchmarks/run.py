@@ -67,7 +67,7 @@ def compare(name: str, suite: Suite, folder: Path, rounds: int) -> dict[str, Any
         side: {
             "seconds": [round(s, 6) for s in seconds[side]],
             "load": round(worker.about["load"], 3),
-            "first": round(worker.about["first"], 3),
+            "compile": round(max(worker.about["first"] - ours["per"] * float(np.median(seconds[side])), 0.0), 3),
             "peak_bytes": worker.close(),
         }
         for side, worker in workers.items()

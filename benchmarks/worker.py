@@ -60,13 +60,14 @@ def _serve(pipe: Connection, side: str, name: str, suite: Suite, folder: Path) -
         built = time.perf_counter()
         workload.run()
         first = time.perf_counter() - built
-        about = {"load": built - begun, "first": first, "images": workload.images, "flops": workload.flops}
+        about = {"load": built - begun, "first": first, "per": workload.per}
+        about |= {"images": workload.images, "flops": workload.flops}
         pipe.send(("ready", about | {"device": _DEVICES[side]()}))
         while pipe.recv() == "run":
             begun = time.perf_counter()
             workload.run()
             pipe.send(("seconds", (time.perf_counter() - begun) / workload.per))
-        pipe.send(("peak", _peak(side)))
+        pipe.send(("peak", peak_bytes(side)))
     except Exception as error:  # told to the parent, which stops
         pipe.send(("error", f"{side}, {name}: {type(error).__name__}: {error}"))
 
@@ -80,7 +81,8 @@ def _torch_device() -> str:
 _DEVICES: dict[str, Callable[[], str]] = {"cns_jax": device, "PyTorch": _torch_device}
 
 
-def _peak(side: str) -> float:
+def peak_bytes(side: str) -> float:
+    """The most memory that this process has held: on the device, or its own on a CPU."""
     peaks: dict[str, Callable[[], float | None]] = {"cns_jax": _peak_of_jax, "PyTorch": _peak_of_torch}
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)
     return peaks[side]() or float(own)

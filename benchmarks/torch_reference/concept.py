@@ -25,6 +25,7 @@ from benchmarks.torch_reference.lesson import Lesson, Rates
 from benchmarks.torch_reference.networks import cumulative_alphas, kernels, load_networks, load_vae
 from benchmarks.torch_reference.sampler import sample_latents
 from benchmarks.torch_reference.selection import concept_neurons, feature_norms
+from benchmarks.worker import peak_bytes
 
 TOKEN = "<new>"
 
@@ -134,7 +135,7 @@ def teach(job: dict[str, Any]) -> dict[str, float]:
     weights = {name: p.detach().contiguous() for name, p in lesson.kernels.items()}
     save_file(weights | {"rows": lesson.rows.detach()}, Path(job["out"]) / "torch.safetensors")
     done("save")
-    return seconds
+    return seconds | {"GB": round(peak_bytes("PyTorch") / 1e9, 2)}
 
 
 if __name__ == "__main__":

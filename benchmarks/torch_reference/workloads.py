@@ -62,13 +62,16 @@ class Theirs:
         return ids
 
     @cached_property
-    def hidden(self) -> tuple[Tensor, Tensor]:
-        """Hidden states of captions and calibration prompts."""
-        captions, calibration = (self._normal(n, self.length, self.width) for n in (CAPTIONS, CALIBRATION))
+    def prompts(self) -> tuple[Tensor, Tensor]:
+        """Token ids of captions and calibration prompts."""
+        captions, calibration = (self._ids(n).clamp(max=self.vocabulary - 1) for n in (CAPTIONS, CALIBRATION))
         return captions, calibration
 
+    @torch.no_grad()
     def _masks(self) -> dict[str, Tensor]:
-        norms = [feature_norms(h, torch.ones(h.shape[:2], device=self.device)) for h in self.hidden]
+        with self.autocast:
+            hidden = [self.text(ids).last_hidden_state for ids in self.prompts]
+        norms = [feature_norms(h, torch.ones(h.shape[:2], device=self.device)) for h in hidden]
         return concept_neurons(kernels(self.unet), *norms, ratio=0.3)
 
     def matmul(self) -> Workload:
@@ -83,7 +86,7 @@ class Theirs:
         return Workload(self._waiting(run), flops=2.0 * n**3, per=times)
 
     def select(self) -> Workload:
-        """A concept's neurons from hidden states (eq. 3 to 6)."""
+        """A concept's neurons from the token ids of captions and calibration prompts (eq. 3 to 6)."""
         return Workload(self._waiting(self._masks))
 
     def step(self) -> Workload:

@@ -44,7 +44,7 @@ class LatentCache:
         try:
             return load_file(file)["moments"]
         except (FileNotFoundError, SafetensorError, KeyError):
-            moments = encode_views(model, vae_params, views(path, size, count, seed, flip))
+            moments = encode_views(model, vae_params, views(path, size, count, seed, flip), min(count, 4))
             with replacing(file) as temporary:
                 save_file({"moments": moments}, temporary)
             return moments

@@ -191,7 +191,8 @@ class TrainingRun:
         with self.timings.part("train"):
             state = fit.run(concept.name, state, Frozen(studio.params, plan), data, key)
         after = self.method.commit(memory, plan, state.trainable)
-        self._record(index, after, plan.mask, statistics)
+        with self.timings.part("save"):
+            self._record(index, after, plan.mask, statistics)
         if self.settings.report.sheets:
             with self.timings.part("sample"):
                 self._sheet(index, (memory.kernels, start_rows), (after.kernels, after.rows_rd))

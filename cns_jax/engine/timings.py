@@ -13,7 +13,9 @@ import jax
 
 from cns_jax.core.files import replacing
 
-_COMPILING = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/backend_compile_duration")
+_COMPILING = tuple(
+    f"/jax/core/compile/{part}_duration" for part in ("jaxpr_trace", "jaxpr_to_mlir_module", "backend_compile")
+)
 _compiled = 0.0
 
 
@@ -27,7 +29,7 @@ jax.monitoring.register_event_duration_secs_listener(_listen)  # of this process
 
 
 class Timings:
-    """Seconds by part: load, priors, encode, select, train, sample, evaluate; and compile, which others contain."""
+    """Seconds by part: load, priors, encode, select, train, save, sample, evaluate; and compile, in others' already."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
