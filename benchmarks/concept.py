@@ -78,9 +78,9 @@ def settings_of(suite: Suite, model: Path, steps: int, folder: Path, state: str)
                "run": str(folder / state), "concepts": values["concepts"][:1]}  # fmt: skip
     values["method"] |= {"positions": "all"}  # as the reference's
     values["train"] |= {"batch": suite.batch, "prior_batch": suite.prior_batch, "steps": steps, "save_every": steps,
-                        "views": 2}  # fmt: skip
+                        "views": 2, "decay_steps": 0}  # fmt: skip
     values["report"] |= {"sheets": False, "pictures": 0}
-    values["prior"] |= {"directory": str(folder / "cache"), "general": 0.0}
+    values["prior"] |= {"directory": str(folder / "cache"), "images": 32, "general": 0.0}
     values["prior"]["sample"]["batch"] = max(suite.pictures, 32 // (suite.pixels // 64) ** 2)
     return build(RunSettings, values)
 

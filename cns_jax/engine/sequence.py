@@ -104,7 +104,7 @@ class TrainingRun:
         self.key = jax.random.key(settings.seed)
         self.spec = StepSpec(
             studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch, train.snr_gamma,
-            train.steps, train.decay_steps,
+            train.steps, min(train.decay_steps, train.steps),
         )  # fmt: skip
 
     def number(self, index: int, step: int) -> int:

@@ -31,10 +31,10 @@ class ConceptSettings:
 @dataclass(frozen=True)
 class TrainSettings:
     """steps: a concept; batch, prior_batch: images a step; steps_per_call: optimizer steps in one jitted call;
-    decay_steps: the last steps of a concept, over which both learning rates fall to 0 in a line (0: constant rates, as
-    in the paper); views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps (0: all alike, too);
-    fsdp: devices that parameters are split over; remat: compute the UNet's blocks again in the backward pass, which
-    saves memory and costs about a third more time."""
+    decay_steps: the last steps of a concept (at most all), over which both learning rates fall to 0 in a line (0:
+    constant rates, as in the paper); views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps
+    (0: all alike, too); fsdp: devices that parameters are split over; remat: compute the UNet's blocks again in the
+    backward pass, which saves memory and costs about a third more time."""
 
     steps: int = 500
     batch: int = 1
@@ -54,10 +54,7 @@ class TrainSettings:
         gamma = self.snr_gamma
         require(0 <= gamma < float("inf"), f"train.snr_gamma={gamma} must be finite and not negative; 0 is off")
         require(self.prior_batch >= 0, f"train.prior_batch={self.prior_batch} must not be negative")
-        require(
-            0 <= self.decay_steps <= self.steps,
-            f"train.decay_steps={self.decay_steps} must be between 0 and train.steps={self.steps}",
-        )
+        require(self.decay_steps >= 0, f"train.decay_steps={self.decay_steps} must not be negative; 0 is off")
         for name in ("steps", "save_every"):
             require(
                 getattr(self, name) % self.steps_per_call == 0,

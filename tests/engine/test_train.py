@@ -138,7 +138,7 @@ def test_batch_must_fit_the_devices(tiny_folder: Path, tmp_path: Path) -> None:
         ("--config.data_root=/nowhere", "/nowhere"),
         ("--config.model=/nowhere", "model='/nowhere' does not exist"),
         ("--config.train.steps=7", "train.steps=7 must be a multiple of train.steps_per_call"),
-        ("--config.train.decay_steps=9000", "train.decay_steps=9000 must be between 0 and train.steps"),
+        ("--config.train.decay_steps=-1", "train.decay_steps=-1 must not be negative"),
         ("--config.method.ratio=1.5", "method.ratio=1.5 must be above 0 and below 1"),
         ("--config.data_root=miniature:4", "the drawn sets are miniature:1, :2 and :3"),
     ],
