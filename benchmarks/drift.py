@@ -1,14 +1,15 @@
-"""Through which neurons later lessons move the first concept: those that L_reg holds, and those it does not see."""
+"""Why lessons disturb each other: through which neurons they move the first concept, and how alike concepts are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.core.tree import flatten
-from cns_jax.data.prompts import sample_prompts
+from cns_jax.data.prompts import sample_prompts, without_tokens
 from cns_jax.engine.prepare import taught_concepts
 from cns_jax.engine.stages import Stages
 from cns_jax.neurons.score import cross_attention_kernels
@@ -24,12 +25,10 @@ def drift(stages: Stages) -> list[dict[str, float]]:
     the rest. They do not add up to "all": changes may cancel. Hidden states are those of the first concept's single
     prompts, with its final token.
     """
-    studio, learned = stages.studio, stages.learned
-    base = cross_attention_kernels(studio.params["unet"])
+    learned = stages.learned
+    base = cross_attention_kernels(stages.studio.params["unet"])
     snapshots = [learned.snapshot(base, index) for index in range(stages.last)]
-    ids = studio.vocabulary.encode(sample_prompts(taught_concepts(learned)[0]))
-    rows_rd = jnp.asarray(snapshots[-1].rows_rd)
-    hidden = np.asarray(studio.model.encode_text(studio.params["text_encoder"], jnp.asarray(ids), rows_rd), np.float32)
+    hidden = hidden_states(stages, sample_prompts(taught_concepts(learned)[0]))
     positions_ni = hidden.reshape(-1, hidden.shape[-1])
     whole = energy(positions_ni, {name: np.asarray(leaf) for name, leaf in flatten(base).items()})
     first = {name: np.asarray(mask) for name, mask in flatten(snapshots[0].mask).items()}
@@ -44,6 +43,28 @@ def drift(stages: Stages) -> list[dict[str, float]]:
         out.append({part: energy(positions_ni, kernels) / whole for part, kernels in parts.items()})
         union = {name: union[name] | np.asarray(mask) for name, mask in flatten(after.mask).items()}
     return out
+
+
+def likeness(stages: Stages) -> dict[str, float]:
+    """How alike the text features of different concepts are: mean cosine over pairs and positions, the begin token's
+    left out, of their first prompts with their final tokens ("taught") and without them ("plain")."""
+    prompts = [sample_prompts(concept)[0] for concept in taught_concepts(stages.learned)]
+    found = {}
+    for name, texts in {"taught": prompts, "plain": [without_tokens(prompt) for prompt in prompts]}.items():
+        features_cld = hidden_states(stages, texts)[:, 1:]
+        features_cld = features_cld / np.linalg.norm(features_cld, axis=-1, keepdims=True)
+        cosines_lcc = np.einsum("cld,eld->lce", features_cld, features_cld)
+        pairs = np.triu_indices(len(texts), 1)
+        found[name] = float(cosines_lcc[:, *pairs].mean()) if len(texts) > 1 else math.nan
+    return found
+
+
+def hidden_states(stages: Stages, prompts: Sequence[str]) -> np.ndarray:
+    """Of the text encoder with the tokens' final rows, float32 (b, l, d)."""
+    studio = stages.studio
+    rows_rd = jnp.asarray(stages.learned.snapshot(cross_attention_kernels(studio.params["unet"])).rows_rd)
+    ids_bl = jnp.asarray(studio.vocabulary.encode(prompts))
+    return np.asarray(studio.model.encode_text(studio.params["text_encoder"], ids_bl, rows_rd), np.float32)
 
 
 def energy(positions_ni: np.ndarray, kernels: Kernels) -> float:

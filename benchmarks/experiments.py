@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.drift import drift
+from benchmarks.drift import drift, likeness
 from benchmarks.lines import NUMBERS
 from benchmarks.runs import KEY
 from cns_jax.core.settings import build
@@ -193,6 +193,7 @@ def line(about: Mapping[str, Any], folder: Path, found: Mapping[str, Any]) -> di
         "overlaps": json.loads((folder / "overlaps.json").read_text()),
         "fusion": fusion(stages),
         "drift": drift(stages),
+        "likeness": likeness(stages),
         "timings": json.loads((folder / "timings.json").read_text()),
         **found["made_with"],
         "cells": cells,

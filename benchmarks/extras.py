@@ -264,12 +264,15 @@ def moved(runs: Sequence[Run]) -> Table:
     rows = []
     for label, own in variants(runs).items():
         parts = (of_runs(own, of_rows("drift", part)) for part in ("all", "own", "earlier", "new"))
-        rows.append([word(label), count(own), *(number(100 * mean(part)) for part in parts)])
+        alike = (number(of_line(own, "likeness", name), 2) for name in ("taught", "plain"))
+        rows.append([word(label), count(own), *(number(100 * mean(part)) for part in parts), *alike])
     note = (
         "What a later lesson changes in the cross-attention keys and values of the first concept's prompts, in per "
         "cent of the base model's energy there, mean over lessons: by the weights that the first concept selected, by "
         "those that only other earlier concepts did, and by those that none did. L_reg, where there is one, acts on "
-        "the first two, not on the last."
+        "the first two, not on the last. Likeness: mean cosine between the text features of different concepts' "
+        "prompts, with their tokens and without; what a weight learns for one prompt reaches another by as much."
     )
-    head = ["", "runs", "in all, %", "the first concept's weights", "other earlier concepts'", "new ones"]
+    head = ["", "runs", "in all, %", "the first concept's weights", "other earlier concepts'", "new ones", "likeness"]
+    head += ["without tokens"]
     return Table("masks", "moved", "What moves the first concept", note, head, rows)

@@ -50,6 +50,7 @@ def invented(score: Score, variant: str = "cns", number: int = 1, seed: int = 0,
             {"all": 0.25, "own": 0.1, "earlier": 0.0, "new": 0.2},
             {"all": 0.15, "own": 0.1, "earlier": 0.1, "new": 0.1},
         ],
+        "likeness": {"taught": 0.6, "plain": 0.9},
         "summary": {
             "best": {SINGLE: {"clip_i": 0.9, "clip_t": 0.3}, TOGETHER: {}},
             "attributes": {"pattern": {"new": 0.9, "end": 0.45}, "scene": {"new": None, "end": None}},
@@ -167,7 +168,7 @@ def test_zero_shot_methods_masks_concepts() -> None:
         "0 / 0",
     ]
     assert texts(methods(runs), "CIDM") == ["not yet", "–"] * 4
-    assert texts(moved(runs), "CNS")[1:] == ["20.0", "10.0", "5.0", "15.0"]
+    assert texts(moved(runs), "CNS")[1:] == ["20.0", "10.0", "5.0", "15.0", "0.60", "0.90"]
     assert texts(masks(runs), "CNS, set 1") == ["2", "20.0", "5.0", "50.0", "0.250", "0.020"]
     assert [[c.text for c in row] for row in concepts(runs).rows][0] == [
         "1",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.drift import drift
+from benchmarks.drift import drift, likeness
 from cns_jax.core.tree import flatten
 from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.prepare import taught_concepts
@@ -36,3 +36,21 @@ def test_drift_is_what_the_stages_weights_differ_by(trained: dict[str, Any]) -> 
         roots = sum(parts[name] ** 0.5 for name in ("own", "earlier", "new"))
         assert parts["all"] <= roots**2 * 1.001  # triangle inequality
     assert found[0]["earlier"] == 0 < found[-1]["earlier"]  # before the third lesson there is no other concept
+
+
+def test_likeness_is_the_mean_cosine_between_concepts(trained: dict[str, Any]) -> None:
+    stages = Stages.open(str(trained["folder"]))
+    prompts = [sample_prompts(concept)[0] for concept in taught_concepts(stages.learned)]
+    ids = stages.studio.vocabulary.encode(prompts)
+    hidden = np.asarray(
+        stages.studio.model.encode_text(stages.studio.params["text_encoder"], ids, stages.at(stages.last)[1])
+    )
+    cosines = [
+        np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b)
+        for i, one in enumerate(hidden)
+        for other in hidden[i + 1 :]
+        for a, b in zip(one[1:], other[1:], strict=True)
+    ]
+    found = likeness(stages)
+    assert found["taught"] == pytest.approx(np.mean(cosines), rel=1e-4)
+    assert found["taught"] < 1 and found["plain"] < 1 and found["plain"] != found["taught"]
