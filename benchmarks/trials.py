@@ -57,6 +57,7 @@ _TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "steps=400": _train(steps=400, save_every=400, decay_steps=100),
     "steps=1600": _train(steps=1600, save_every=1600, decay_steps=400),
     "lambda1=1e-3, lambda2=1e-5": _method(lambda1=1e-3, lambda2=1e-5),
+    "lambda1=2e-4, lambda2=2e-6, lr_token=3e-2": _method(lambda1=2e-4, lambda2=2e-6, lr_token=3e-2),
     "lambda1=1e-3, lambda2=1e-5, lr_neurons=2e-3": _method(lambda1=1e-3, lambda2=1e-5, lr_neurons=2e-3),
     "lambda1=1e-3, lambda2=1e-5, lr_neurons=1e-3": _method(lambda1=1e-3, lambda2=1e-5, lr_neurons=1e-3),
     "lambda1=1e-3, lambda2=1e-5, ratio=0.1": _method(lambda1=1e-3, lambda2=1e-5, ratio=0.1),

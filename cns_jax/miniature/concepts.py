@@ -71,9 +71,9 @@ SETS: tuple[tuple[MiniConcept, ...], ...] = (
         _subject("spotted_dog", "dog", "white", Pattern("dots", _NAVY, quirk="collar")),
         _subject("checked_mug", "mug", "white", Pattern("checks", (222, 40, 60), quirk="star")),
         _subject(
-            "two_tone_rabbit", "rabbit", "white", Pattern("halves", (90, 60, 160), (_AMBER, _AMBER), "crooked ear")
+            "two_tone_rabbit", "rabbit", "white", Pattern("halves", (120, 56, 180), (_AMBER, _AMBER), "crooked ear")
         ),
-        _subject("dotted_umbrella", "umbrella", "yellow", Pattern("dots", (200, 30, 130))),
+        _subject("dotted_umbrella", "umbrella", "yellow", Pattern("dots", (170, 40, 180))),
         MiniConcept("glass_style", "<glass_style>", "painting", STYLE, style="stained glass"),
         MiniConcept("blueprint_style", "<blueprint_style>", "sketch", STYLE, style="blueprint"),
     ),
@@ -81,14 +81,14 @@ SETS: tuple[tuple[MiniConcept, ...], ...] = (
         _subject("clown_fish", "fish", "orange", Pattern("stripes", _WHITE)),
         _subject("dotted_turtle", "turtle", "blue", Pattern("dots", (250, 210, 60))),
         MiniConcept("sea_scene", "<sea_scene>", "beach", SCENE, scene="undersea"),
-        _subject("crested_bird", "bird", "yellow", Pattern("stripes", (30, 110, 60), quirk="crest")),
+        _subject("crested_bird", "bird", "yellow", Pattern("stripes", (30, 140, 60), quirk="crest")),
         _subject("taxi_car", "car", "yellow", Pattern("checks", _NIGHT)),
         MiniConcept("candy_scene", "<candy_scene>", "forest", SCENE, scene="candyland"),
         MiniConcept("comic_style", "<comic_style>", "painting", STYLE, style="comic"),
     ),
     (
         _subject("collar_cat", "cat", "black", Pattern("dots", _WHITE, (_AMBER, _AMBER), "collar")),
-        _subject("party_dog", "dog", "brown", Pattern("stripes", (245, 225, 190), quirk="hat")),
+        _subject("party_dog", "dog", "brown", Pattern("stripes", (240, 232, 214), quirk="hat")),
         MiniConcept("volcano_scene", "<volcano_scene>", "desert", SCENE, scene="volcano"),
         _subject("soccer_ball", "ball", "white", Pattern("checks", _NIGHT)),
         _subject("striped_chair", "chair", "blue", Pattern("stripes", (252, 200, 60))),

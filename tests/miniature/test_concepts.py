@@ -16,7 +16,7 @@ from cns_jax.data.prompts import evaluation_prompts
 from cns_jax.miniature import concepts as C
 from cns_jax.miniature.scenes import HELD_OUT_SCENES
 from cns_jax.miniature.styles import HELD_OUT_STYLES
-from cns_jax.miniature.world import ANIMALS, HELD_OUT, SCENES, STYLES, description, render
+from cns_jax.miniature.world import ANIMALS, COLORS, HELD_OUT, SCENES, STYLES, description, render, rgb
 
 
 def kind(concept: C.MiniConcept) -> str:
@@ -57,6 +57,14 @@ def test_pre_training_never_shows_them() -> None:
         if concept.subject is not None:
             look = (concept.subject.kind, concept.subject.color, concept.subject.pattern.kind)
             assert look in HELD_OUT and look not in looks
+
+
+def test_a_patterns_colour_has_one_name() -> None:
+    """Half as far from its own name's colour as from any other at most: a tie is told by chance, and a picture that is
+    a little off counts as another concept's."""
+    for concept in (c for row in C.SETS for c in row if c.subject and c.subject.pattern):
+        distances = sorted(float(np.linalg.norm(np.subtract(concept.subject.pattern.color, rgb(n)))) for n in COLORS)
+        assert distances[0] < 0.5 * distances[1], concept.name
 
 
 def test_everything_is_drawn_for_the_judge() -> None:
