@@ -110,9 +110,9 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
     return NOTE + "\n".join(table_lines(HEAD, map(row, lines))) + "\n"
 
 
-NOTE = """In per cent. A name says what differs from the sweep's own start (`_BASE` in benchmarks/trials.py); configs/mini.py
-and configs/bench.py have "chosen". One trial of three or four concepts is off by 10 points and more. The trials up to
-2026-11-22 were judged with pattern colours of three concepts (rabbit, umbrella, bird) that lay between two names; since
-then they have one, and more is found of them.
+NOTE = """In per cent. A name says what differs from the sweep's own start (`_BASE` in benchmarks/trials.py);
+configs/mini.py and configs/bench.py have "chosen". One trial of three or four concepts is off by 10 points and more.
+The trials up to 2026-11-22 were judged with pattern colours of three concepts (rabbit, umbrella, bird) that lay between
+two names; since then they have one, and more is found of them.
 
 """
