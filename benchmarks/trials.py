@@ -112,7 +112,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 
 NOTE = """In per cent. A name says what differs from the sweep's own start (`_BASE` in benchmarks/trials.py);
 configs/mini.py and configs/bench.py have "chosen". One trial of three or four concepts is off by 10 points and more.
-The trials up to 2026-11-22 were judged with pattern colours of three concepts (rabbit, umbrella, bird) that lay between
-two names; since then they have one, and more is found of them.
+The trials up to 2026-11-22 were judged with pattern colours of four concepts (rabbit, umbrella, bird, party dog) that
+lay between two names or near it; since then they have one.
 
 """
