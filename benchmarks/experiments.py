@@ -117,10 +117,7 @@ def perform(experiment: Experiment, root: Path, pictures: int, stages: str = "al
     request = EvaluationRequest(
         str(folder), stages, pictures, seed=experiment.seed, zero_shot=settings.report.zero_shot
     )
-    file = folder / "evaluation" / "evaluation.json"
-    if not file.exists() or not _made_so(json.loads(file.read_text()), request):
-        evaluate(request)  # pictures that are there already are not drawn again
-    return line({k: getattr(experiment, k) for k in KEY}, folder, json.loads(file.read_text()))
+    return line({k: getattr(experiment, k) for k in KEY}, folder, _evaluated(request))
 
 
 def finished(folders: Sequence[str], pictures: int) -> Iterator[dict[str, Any]]:
@@ -132,11 +129,7 @@ def finished(folders: Sequence[str], pictures: int) -> Iterator[dict[str, Any]]:
     sets: dict[tuple[str, ...], int] = {}
     for folder in map(Path, folders):
         settings = Learned.of(str(folder)).settings
-        file = folder / "evaluation" / "evaluation.json"
-        request = EvaluationRequest(str(folder), num=pictures, seed=settings.seed)
-        if not file.exists() or not _made_so(json.loads(file.read_text()), request):
-            evaluate(request)
-        found = json.loads(file.read_text())
+        found = _evaluated(EvaluationRequest(str(folder), num=pictures, seed=settings.seed))
         number = sets.setdefault(tuple(concept["name"] for concept in found["concepts"]), len(sets) + 1)
         values = ("main", settings.name, number, settings.seed, 0, len(found["concepts"]))
         yield line(dict(zip(KEY, values, strict=True)), folder, found)
@@ -158,6 +151,14 @@ def _facts(line: Mapping[str, Any]) -> dict[str, Any]:
     for part in ("train", "sample", "method"):
         facts |= {f"{part}.{k}": v for k, v in line[part].items() if part != "method" or k not in varied}
     return facts
+
+
+def _evaluated(request: EvaluationRequest) -> dict[str, Any]:
+    """The evaluation of a run's folder, read if it was made so already; pictures that are there are not drawn again."""
+    file = Path(request.run) / "evaluation" / "evaluation.json"
+    if not file.exists() or not _made_so(json.loads(file.read_text()), request):
+        evaluate(request)
+    return json.loads(file.read_text())
 
 
 def _made_so(found: Mapping[str, Any], request: EvaluationRequest) -> bool:

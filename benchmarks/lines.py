@@ -115,8 +115,9 @@ def pick(runs: Iterable[Run], group: str, variant: str = "cns") -> list[Run]:
 
 def variants(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Plain name -> runs of the main experiments, of the variants that have any; other runs by their own names."""
-    others = {run.line["variant"]: run.line["variant"] for run in runs if run.line["group"] == "main"}
-    found = {name: pick(runs, "main", variant) for variant, name in ({**VARIANTS} | {**others, **VARIANTS}).items()}
+    own = {run.line["variant"]: run.line["variant"] for run in runs if run.line["group"] == "main"}
+    names = VARIANTS | {variant: name for variant, name in own.items() if variant not in VARIANTS}
+    found = {name: pick(runs, "main", variant) for variant, name in names.items()}
     return {name: some for name, some in found.items() if some}
 
 

@@ -83,9 +83,10 @@ def _draw_finished(file: Path) -> None:
     if not _RESULTS.present:
         sys.exit("error: give --results=DIR too, a folder for the tables of these runs")
     lines = list(finished(_RUNS.value, _PICTURES.value))
-    models = sorted({line["model"] for line in lines if line["base"] != lines[0]["base"]} | {lines[0]["model"]})
-    if len({line["base"] for line in lines}) > 1:
-        sys.exit(f"error: these runs are of several models ({', '.join(models)}); their scores cannot be compared")
+    models = {line["base"]: line["model"] for line in lines}
+    if len(models) > 1:
+        told = ", ".join(models.values())
+        sys.exit(f"error: these runs are of several models ({told}); their scores cannot be compared")
     for line in lines:
         keep(file, line)
     write_all(lines, file.parent)

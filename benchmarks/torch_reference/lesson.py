@@ -54,15 +54,13 @@ class Lesson:
         self.unet, self.text, self.rates, self.masks = unet, text, rates, masks
         self.rows, self.kernels = text.get_input_embeddings().rows, kernels(unet)
         self.row_r1 = (torch.arange(len(self.rows), device=self.rows.device) == row)[:, None]
-        self.shared = {n: m & used[n] for n, m in masks.items()}
+        shared = {n: m & used[n] for n, m in masks.items()}
         self.base = {n: p.detach().clone() for n, p in self.kernels.items()}
         self.previous = dict(start or self.base)
         # L_reg's gradient is slope * W - offset, zero outside of the shared neurons
         lambda1, lambda2 = rates.lambda1, rates.lambda2
-        self.slope = {n: 2 * (lambda1 + lambda2) * shared.float() for n, shared in self.shared.items()}
-        self.offset = {
-            n: 2 * (lambda1 * self.previous[n] + lambda2 * self.base[n]) * shared for n, shared in self.shared.items()
-        }
+        self.slope = {n: 2 * (lambda1 + lambda2) * m.float() for n, m in shared.items()}
+        self.offset = {n: 2 * (lambda1 * self.previous[n] + lambda2 * self.base[n]) * m for n, m in shared.items()}
         with torch.no_grad():
             for name, kernel in self.kernels.items():
                 kernel.copy_(self.previous[name])

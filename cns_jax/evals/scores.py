@@ -97,6 +97,11 @@ def summary(scores: Sequence[Score], concepts: int) -> dict[str, Any]:
     over prompts of the means "learning", "average" and "together". best: see `best`. attributes: share of pictures
     that show a concept's attribute, "new" right after its lesson and at the "end"; others: clip_i_others, likewise.
     """
+    ends = {
+        "new": [s for s in scores if _new(s)],
+        "end": [s for s in scores if s.kind == SINGLE and s.stage == concepts],
+    }
+    together = [s for s in scores if s.kind == TOGETHER]
     out: dict[str, Any] = {}
     for field in FIELDS:
         if all(math.isnan(getattr(s, field)) for s in scores):
@@ -109,15 +114,11 @@ def summary(scores: Sequence[Score], concepts: int) -> dict[str, Any]:
             "plain_before": json_number(mean(scores, field, PLAIN, 0)),
             "plain_after": json_number(mean(scores, field, PLAIN, concepts)),
             "intervals": {
-                "learning": _interval([s for s in scores if _new(s)], field),
-                "average": _interval([s for s in scores if s.kind == SINGLE and s.stage == concepts], field),
-                "together": _interval([s for s in scores if s.kind == TOGETHER], field),
+                "learning": _interval(ends["new"], field),
+                "average": _interval(ends["end"], field),
+                "together": _interval(together, field),
             },
         }
-    ends = {
-        "new": [s for s in scores if _new(s)],
-        "end": [s for s in scores if s.kind == SINGLE and s.stage == concepts],
-    }
     names = dict.fromkeys(name for s in ends["end"] for name in s.details)
     return out | {
         "best": {kind: best(scores, kind, concepts) for kind in (SINGLE, TOGETHER)},
