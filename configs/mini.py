@@ -13,9 +13,9 @@ def get_config() -> ConfigDict:
 
     The miniature's few and small kernels learn at much higher rates than SD-1.5's. lr_neurons lies between 5e-3 (71 %
     of pictures show a concept right after its lesson, and 99 % of what the base model could do is left after four
-    lessons) and 1e-2 (79 and 96 %). Lambda1 may be a fifth of this (seven lessons) or ten times as much (three) without
-    a difference; the last of seven lessons, styles above all, learn little, since earlier concepts have their neurons. With a lambda2 of a
-    tenth of lambda1, every lesson would fade what earlier concepts have learned by 9 %.
+    lessons) and 1e-2 (79 and 96 %). lambda1 may be a fifth of this (seven lessons) or ten times as much (three)
+    without a difference; the last of seven lessons, styles above all, learn little, since earlier concepts have their
+    neurons. With a lambda2 of a tenth of lambda1, every lesson would fade what was learned before by 9 %.
     """
     return ConfigDict(
         {
