@@ -7,20 +7,18 @@ benchmarks/results/cold.jsonl.
 
 from __future__ import annotations
 
-import datetime
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags
 
-from benchmarks.machine import commit, device
+from benchmarks.machine import device, provenance
 from benchmarks.runs import keep
 
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "first and second starts", lower_bound=1)
@@ -36,9 +34,7 @@ def main(_: list[str]) -> None:
             for start in seconds:
                 seconds[start].append(round(first_step(Path(folder)), 2))
                 print(f"{start} start: {seconds[start][-1]:.1f} s to the first step", flush=True)
-    line = {"workload": "cold", "seconds": seconds, "device": device(),
-            "versions": {package: version(package) for package in ("jax", "jaxlib")}, "commit": commit(),
-            "date": datetime.date.today().isoformat()}  # fmt: skip
+    line = {"workload": "cold", "seconds": seconds, "device": device(), **provenance()}
     keep(Path(_RESULTS.value) / "cold.jsonl", line, ("workload", "device"))
     print(", ".join(f"{start} start: median {np.median(some):.1f} s" for start, some in seconds.items()))
 

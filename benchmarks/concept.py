@@ -8,7 +8,6 @@ table to concept.md.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import logging
 import os
@@ -17,14 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import app, flags
 
-from benchmarks.machine import commit, device
+from benchmarks.machine import device, provenance
 from benchmarks.runs import keep, read_lines
 from benchmarks.suites import SUITES, Suite, model_folder
 from cns_jax.core.markdown import table_lines
@@ -63,8 +61,7 @@ def main(_: list[str]) -> None:
                     job = write_job(suite, model, _STEPS.value, Path(folder), state)
                     runs[f"{side} {state}"].append(run(side, job))
     line = {"suite": suite.name, "steps": _STEPS.value, "device": device(), "runs": runs,
-            "versions": {package: version(package) for package in ("jax", "jaxlib", "torch", "diffusers")},
-            "commit": commit(), "date": datetime.date.today().isoformat()}  # fmt: skip
+            **provenance("torch", "diffusers")}  # fmt: skip
     file = Path(_RESULTS.value) / "concept.jsonl"
     keep(file, line, KEY)
     file.with_suffix(".md").write_text(table(read_lines(file)))

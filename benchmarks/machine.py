@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
+
+
+def provenance(*packages: str) -> dict[str, object]:
+    """What made a line: versions of jax, jaxlib and `packages`, the checkout's commit, the day."""
+    versions = {package: version(package) for package in ("jax", "jaxlib", *packages)}
+    return {"versions": versions, "commit": commit(), "date": datetime.date.today().isoformat()}
 
 
 def device() -> str:

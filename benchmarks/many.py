@@ -6,11 +6,9 @@ the process's memory, programs compiled. A line goes to benchmarks/results/many.
 
 from __future__ import annotations
 
-import datetime
 import os
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from benchmarks.machine import commit, device
+from benchmarks.machine import device, provenance
 from benchmarks.runs import keep
 from cns_jax.core.settings import build
 from cns_jax.engine.sequence import TrainingRun
@@ -98,8 +96,7 @@ def main(_: list[str]) -> None:
         rows = teach(_CONCEPTS.value, _STEPS.value, Path(folder))
     line = {"workload": "many", "concepts": _CONCEPTS.value, "steps": _STEPS.value, "device": device(),
             **{name: [round(row[name], 3) for row in rows] for name in ("seconds", "memory", "compiled")},
-            "versions": {package: version(package) for package in ("jax", "jaxlib")}, "commit": commit(),
-            "date": datetime.date.today().isoformat()}  # fmt: skip
+            **provenance()}  # fmt: skip
     keep(Path(_RESULTS.value) / "many.jsonl", line, ("concepts", "steps", "device"))
     print(summary(rows))
 

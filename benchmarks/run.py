@@ -6,9 +6,7 @@ of all lines to speed.md. benchmarks/README.md says how to read them.
 
 from __future__ import annotations
 
-import datetime
 import logging
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from benchmarks.machine import commit
+from benchmarks.machine import provenance
 from benchmarks.runs import keep
 from benchmarks.speed_table import KEY, rate, table
 from benchmarks.suites import NAMES, SUITES, Suite, model_folder
@@ -82,9 +80,7 @@ def compare(name: str, suite: Suite, folder: Path, rounds: int) -> dict[str, Any
         "ratios": [round(r, 3) for r in ratios],
         "sides": sides,
         "device": ours["device"],
-        "versions": {package: version(package) for package in ("jax", "jaxlib", "torch", "diffusers")},
-        "commit": commit(),
-        "date": datetime.date.today().isoformat(),
+        **provenance("torch", "diffusers"),
     }
 
 

@@ -7,12 +7,10 @@ A line a program goes to benchmarks/results/tpu_aot.jsonl, the table of all line
 
 from __future__ import annotations
 
-import datetime
 import importlib.util
 import logging
 import os
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from jax.experimental import topologies
 
 from benchmarks.aot_programs import Program, Shapes
 from benchmarks.aot_reading import CHIPS, chip_of, head_padding, read, table
-from benchmarks.machine import commit
+from benchmarks.machine import provenance
 from benchmarks.runs import keep, read_lines
 from cns_jax.core.mesh import make_mesh
 from cns_jax.core.platform import compiled_for
@@ -81,9 +79,7 @@ def compiled(model: Model, name: str, topology: str, fsdp: int, pixels: int) -> 
         **read(result, chip_of(topology), program),
         "trace_seconds": round(traced - begun, 1),
         "compile_seconds": round(time.perf_counter() - traced, 1),
-        "versions": {package: version(package) for package in ("jax", "jaxlib", "libtpu")},
-        "commit": commit(),
-        "date": datetime.date.today().isoformat(),
+        **provenance("libtpu"),
     }
 
 

@@ -6,11 +6,14 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 
 class Metrics:
@@ -22,7 +25,12 @@ class Metrics:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / "metrics.jsonl"
-        self._writer = SummaryWriter(str(directory / "tensorboard"))
+
+    @cached_property
+    def _writer(self) -> SummaryWriter:
+        from tensorboardX import SummaryWriter  # imports PyTorch where there is one: seconds, so after the first steps
+
+        return SummaryWriter(str(self.path.with_name("tensorboard")))
 
     def rewind(self, part: str, step: int) -> None:
         """Forget rows of `part` after `step`."""
@@ -43,7 +51,8 @@ class Metrics:
 
     def close(self) -> None:
         """Flush TensorBoard's files."""
-        self._writer.close()
+        if "_writer" in vars(self):
+            self._writer.close()
 
 
 def _later(line: str, part: str, step: int) -> bool:

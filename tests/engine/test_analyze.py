@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from cns_jax.weights.locate import Address
 from cns_jax.weights.snapshot import load_snapshot
 
 QUICK = AnalysisRequest(ratios=(0.1, 0.5), orders=3, draws=2)
-FULL_SIZE = Path("/tmp/w/sd15")
+FULL_SIZE = Path(os.environ.get("CNS_JAX_SD15", "absent"))
+"""A diffusers folder of Stable Diffusion 1.5; random weights suffice."""
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -156,7 +158,7 @@ def test_command_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_full_size(tmp_path: Path) -> None:
     if not FULL_SIZE.is_dir():
-        pytest.skip(f"{FULL_SIZE} is absent: a diffusers folder of Stable Diffusion 1.5, random weights suffice")
+        pytest.skip(f"{FULL_SIZE} is no folder (set CNS_JAX_SD15 to a diffusers folder of Stable Diffusion 1.5)")
     request = dataclasses.replace(QUICK, model=str(FULL_SIZE), ratios=(), draws=1, out=str(tmp_path))
     found = result(analyze(request))
     assert found["sizes"]["K/V"] == 19_169_280 and len(found["main"]["layers"]["keys"]) == 16

@@ -19,7 +19,6 @@ from cns_jax.evals.neuron_report import by_changes
 from cns_jax.miniature.world import ANIMALS, COLORS, OBJECTS, SUBJECTS
 from cns_jax.neurons import analysis
 from cns_jax.neurons.calibration import DIVERSE_PROMPTS
-from cns_jax.neurons.layers import layer_of
 from cns_jax.neurons.score import scores
 from cns_jax.neurons.select import concept_neurons, count, top_inputs
 from cns_jax.neurons.statistics import iou
@@ -164,19 +163,6 @@ def test_similarity_of_prompts(kernel, norms) -> None:
         [1, 0.6, 0.5],
         [1, 0.8, 0.5],
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "layer"),
-    [
-        ("down_blocks.2.attentions.1.transformer_blocks.0.attn2.to_k.kernel", "down 2.1"),
-        ("mid_block.attentions.0.transformer_blocks.0.attn2.to_v.kernel", "mid"),
-        ("up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_v.kernel", "up 3.2"),
-        ("up_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v.kernel", "up 0.0"),
-    ],
-)
-def test_layer_names(name: str, layer: str) -> None:
-    assert layer_of(name) == layer
 
 
 @pytest.mark.parametrize("pairs", [neuron_prompts.PAIRS, neuron_prompts.WORLD_PAIRS])
