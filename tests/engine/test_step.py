@@ -18,6 +18,7 @@ from cns_jax.engine.studio import Studio, find_source
 from cns_jax.methods.base import Task
 
 pytestmark = pytest.mark.filterwarnings("ignore::cns_jax.text.vocabulary.TruncatedPromptWarning")
+FALLING = dict(steps=6, decay_steps=4)
 
 
 def beginning(tiny_folder: Path, tmp_path: Path, **of_spec: int) -> tuple[StepSpec, TrainState, Frozen, ConceptData]:
@@ -40,7 +41,7 @@ def beginning(tiny_folder: Path, tmp_path: Path, **of_spec: int) -> tuple[StepSp
 
 
 def test_a_scan_takes_the_same_steps(tiny_folder: Path, tmp_path: Path) -> None:
-    spec, begun, frozen, data = beginning(tiny_folder, tmp_path)
+    spec, begun, frozen, data = beginning(tiny_folder, tmp_path, **FALLING)
     ends = []
     for steps in (train_steps, scanned_steps):
         state = jax.tree.map(jnp.copy, begun)
@@ -58,8 +59,8 @@ def test_a_scan_takes_the_same_steps(tiny_folder: Path, tmp_path: Path) -> None:
 
 def test_rates_fall_to_zero_over_the_last_steps(tiny_folder: Path, tmp_path: Path) -> None:
     moved = {}
-    for decay in (0, 4):
-        spec, state, frozen, data = beginning(tiny_folder, tmp_path, steps=6, decay_steps=decay)
+    for decay, of_spec in ((0, {}), (4, FALLING)):
+        spec, state, frozen, data = beginning(tiny_folder, tmp_path, **of_spec)
         moved[decay] = []
         for _ in range(6):
             before = jax.tree.map(jnp.copy, state.trainable)

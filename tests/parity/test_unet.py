@@ -39,8 +39,12 @@ CONFIGS = {
         attention_head_dim=4, transformer_layers_per_block=2, flip_sin_to_cos=False, freq_shift=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     ),
+    "one level": dict(
+        block_out_channels=(32,), layers_per_block=1, norm_num_groups=8, cross_attention_dim=24, attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
+    ),
 }  # fmt: skip
-SIZES = {"sd15": (8, 8), "sd21": (10, 6), "miniature": (8, 8), "deep": (7, 8)}
+SIZES = {"sd15": (8, 8), "sd21": (10, 6), "miniature": (8, 8), "deep": (7, 8), "one level": (8, 8)}
 
 
 def build(name: str, folder):
@@ -83,7 +87,7 @@ def test_forward_and_gradients(name: str, tmp_path) -> None:
 
 def test_begin_token_gets_no_gradient(tmp_path) -> None:
     """detach_begin leaves the forward pass alone and cuts position 0 off, as in Custom Diffusion."""
-    _, ours, params, _, inputs = build("miniature", tmp_path)
+    _, ours, params, _, inputs = build("one level", tmp_path)
 
     def loss(context, detach):
         return jnp.square(ours.apply({"params": params}, inputs[0], inputs[1], context, detach)).sum()
