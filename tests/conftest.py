@@ -35,17 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if cache is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.mkdir("jax"))
         jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Let LLVM optimize little where a tiny model runs, here and in processes that the test starts.
-
-    Compiling was most of the suite's time; such a model runs in no time either way. Tests on the shipped miniature and
-    at full size (marked slow) run what users run.
-    """
-    tiny = "tiny_pipeline" in getattr(item, "fixturenames", ()) or "parity" in item.path.parts
-    hasty = tiny and item.get_closest_marker("slow") is None
+    """Let LLVM optimize little, here and in processes that a test starts: to compile was most of the suite's time, and
+    tiny models run in no time either way. Not for tests marked `computes` or `slow`, which run larger ones."""
+    hasty = not any(item.get_closest_marker(name) for name in ("computes", "slow"))
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(hasty)
     jax.config.update("jax_disable_most_optimizations", hasty)
     return (yield)

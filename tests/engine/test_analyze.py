@@ -23,6 +23,8 @@ from cns_jax.neurons.score import feature_norms
 from cns_jax.weights.locate import Address
 from cns_jax.weights.snapshot import load_snapshot
 
+pytestmark = pytest.mark.computes
+
 QUICK = AnalysisRequest(ratios=(0.1, 0.5), orders=3, draws=2)
 FULL_SIZE = Path(os.environ.get("CNS_JAX_SD15", "absent"))
 """A diffusers folder of Stable Diffusion 1.5; random weights suffice."""

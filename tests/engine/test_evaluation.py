@@ -18,6 +18,8 @@ from cns_jax.engine import stages as stages_module
 from cns_jax.engine.evaluation import EvaluationRequest, evaluate, plan
 from cns_jax.evals.scores import PLAIN, SINGLE, TOGETHER, Score
 
+pytestmark = pytest.mark.computes
+
 NAMES = ("cat", "dog", "mug")
 PROMPTS = [Prompt(f"a <{n}> {n} {i}", f"a {n} {i}", (n,)) for n in NAMES for i in range(2)]
 PROMPTS.append(Prompt("a <cat> cat and a <dog> dog", "a cat and a dog", ("cat", "dog")))

@@ -18,6 +18,8 @@ from cns_jax.text.tokenizer import TokenizerFilesError
 from cns_jax.text.vocabulary import TruncatedPromptWarning, UnknownTokenError
 from cns_jax.weights.tensors import WeightsMismatch
 
+pytestmark = pytest.mark.computes
+
 
 @pytest.fixture(scope="module")
 def scorer() -> ClipScorer:

@@ -17,6 +17,8 @@ from cns_jax.evals.world_judge import EVEN, JUDGE, labels_of
 from cns_jax.miniature.drawing import Pattern
 from cns_jax.miniature.world import COLORS, SCENES, STYLES, SUBJECTS, Picture, SubjectSpec, rgb
 
+pytestmark = pytest.mark.computes
+
 PICTURES = [
     Picture((SubjectSpec("cat", "red"),), "beach", "photo"),
     Picture((SubjectSpec("mug", "blue", Pattern("dots", rgb("red"), quirk="star")), SubjectSpec("dog", "black")),

@@ -13,6 +13,8 @@ from cns_jax.evals.world_judge import found, judged, labels_of
 from cns_jax.miniature.concepts import SETS, picture_with, render_concept
 from cns_jax.miniature.world import SUBJECTS, Picture, SubjectSpec
 
+pytestmark = pytest.mark.computes
+
 CAT, GLASS = SETS[0][0], SETS[0][5]
 
 
