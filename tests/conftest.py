@@ -78,7 +78,7 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory):
         vocab_size=tokenizer.size,
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=1,
+        num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=20,
         projection_dim=16,

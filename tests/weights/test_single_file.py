@@ -45,7 +45,7 @@ def test_round_trip(tiny_pipeline, tmp_path: Path, openclip: bool) -> None:
         pipeline = dataclasses.replace(pipeline, model=dataclasses.replace(pipeline.model, text_encoder=text))
     file = write_single_file(tmp_path / "one.safetensors", pipeline, np.float32, {"modelspec.title": "x"})
     stacked = [k for k in load_file(file) if "in_proj_weight" in k]
-    assert len(stacked) == (pipeline.model.text_encoder.num_hidden_layers if openclip else 0)
+    assert len(stacked) == (2 if openclip else 0)
     read = read_single_file(file, pipeline.tokenizer).load()
     assert read.model == pipeline.model and read.schedule == pipeline.schedule
     assert fingerprint(read.params) == fingerprint(pipeline.params)
