@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "stages": ("tokenizer", "clip", "vae", "unet", "judge", "export"),
             "world": {"count": 30_000, "seed": 0},
-            "vocab_size": 1024,
+            "vocab_size": 2048,
             "max_length": 32,
             "extra_words": (
                 "place",
@@ -98,7 +98,7 @@ def get_config() -> ConfigDict:
             "timestep_std": 1.2,
             "unet": {
                 "start": "",  # the shipped one went on from earlier worlds' miniatures; see its card
-                "steps": 21_800,
+                "steps": 24_200,
                 "batch": 64,
                 "learning_rate": 1.5e-3,
                 "warmup": 200,

@@ -202,7 +202,8 @@ def questions(subject: Subject, request: AnalysisRequest, queries: Sequence[str]
     themes = neuron_prompts.skewed(settings.calibration)
     lists |= {f"{len(prompts)}: {theme}": [prompts] for theme, prompts in themes.items()}
     captions = [c for group in subject.groups.values() for one in group.values() for c in one]
-    prompts = list(dict.fromkeys([*(p for each in pools.values() for p in each), *captions, *queries]))
+    told = [p for each in (*pools.values(), *themes.values()) for p in each]
+    prompts = list(dict.fromkeys([*told, *captions, *queries]))
     at = {prompt: i for i, prompt in enumerate(prompts)}
 
     def where(texts: Sequence[str]) -> list[int]:

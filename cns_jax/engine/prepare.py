@@ -22,7 +22,7 @@ from cns_jax.engine.prior import Part, prior_latents, prior_parts
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import Studio
 from cns_jax.engine.timings import Timings
-from cns_jax.evals.neuron_prompts import pool_of
+from cns_jax.evals.neuron_prompts import general_pool, pool_of
 from cns_jax.methods.base import Task
 from cns_jax.miniature.concepts import MiniConcept, write_concept_folders
 from cns_jax.miniature.concepts import concepts as mini_concepts
@@ -107,7 +107,7 @@ def priors_of(settings: RunSettings, concept: Concept) -> list[Part]:
     """What the concept's prior images show; none if steps have no prior images."""
     if settings.train.prior_batch == 0:
         return []
-    return prior_parts(class_prompt(concept), pool_of(settings.calibration), settings.prior, settings.seed)
+    return prior_parts(class_prompt(concept), general_pool(settings.calibration), settings.prior, settings.seed)
 
 
 def _priors(studio: Studio, settings: RunSettings, concept: Concept) -> tuple[np.ndarray, np.ndarray]:

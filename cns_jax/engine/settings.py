@@ -84,7 +84,7 @@ class SampleSettings:
 class PriorSettings:
     """Prior images of a concept, made by the frozen base model and cached in `directory`.
 
-    general: the share of them that shows calibration prompts instead of the class (0: the class alone, as in the
+    general: the share of them that shows prompts of all kinds instead of the class (0: the class alone, as in the
     paper). They hold what a lesson would change where the concept is not asked for.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cns_jax.miniature.concepts import TRAIN_IMAGES, concepts, render_concept
-from cns_jax.miniature.world import ANIMALS, COLORS, OBJECTS, SUBJECTS, world_prompts
+from cns_jax.miniature.world import ANIMALS, COLORS, OBJECTS, SUBJECTS, photo_prompts, world_prompts
 from cns_jax.neurons.calibration import DIVERSE_PROMPTS
 
 Pairs = Sequence[tuple[str, str]]
@@ -42,19 +42,25 @@ def _query(words: Sequence[str]) -> str:
 
 
 def pool_of(name: str) -> tuple[str, ...]:
-    """The 100 prompts that calibration "diverse" or "miniature" draws from."""
+    """The prompts that calibration "diverse" (100) or "miniature" (72) draws from. The miniature's say what the captions
+    of concepts do: with full captions, the words that all concepts' captions share counted as the concepts' own."""
+    return photo_prompts() if name == "miniature" else DIVERSE_PROMPTS
+
+
+def general_pool(name: str) -> tuple[str, ...]:
+    """100 prompts that general prior images show: of all that the model can draw."""
     return world_prompts(100) if name == "miniature" else DIVERSE_PROMPTS
 
 
 def skewed(name: str) -> dict[str, tuple[str, ...]]:
-    """Theme -> at most 12 prompts of the pool `name` that all show one thing."""
+    """Theme -> at most 12 prompts that all show one thing: of the pool `name`, and full captions for the miniature."""
     pool = pool_of(name)
     if name == "miniature":
         themes = {
             "animals only": [p for p in pool if not set(p.split()) & set(OBJECTS)],
             "objects only": [p for p in pool if not set(p.split()) & set(ANIMALS)],
             "the beach only": [p for p in pool if "on the beach" in p],
-            "sketches only": [p for p in pool if "sketch" in p],
+            "full captions": list(general_pool(name)),
         }
     else:
         ends = {

@@ -70,6 +70,27 @@ HELD_OUT = frozenset(
 """Kind, colour and pattern of the held-out concepts: no picture of the world shows one, whatever its second colour."""
 
 
+def _coats() -> dict[tuple[str, str, str], str]:
+    """See COATS. A word is a syllable each for colour, pattern and pattern's colour."""
+    taken = {(color, pattern) for _, color, pattern in HELD_OUT}
+    first = dict(zip(COLORS, ("b", "d", "f", "g", "k", "l", "m", "n", "p", "t"), strict=True))
+    middle = dict(zip(PATTERNS, ("al", "en", "ir", "os"), strict=True))
+    last = dict(zip(COLORS, ("ban", "dek", "fim", "gor", "kut", "lav", "mep", "nis", "pod", "tul"), strict=True))
+    return {
+        (color, pattern, second): first[color] + middle[pattern] + last[second]
+        for color in COLORS
+        for pattern in PATTERNS
+        for second in COLORS
+        if color != second and not {(color, pattern), *({(second, pattern)} if pattern != "dots" else ())} & taken
+    }
+
+
+COATS = _coats()
+"""Colour, pattern and pattern's colour -> one word for all three, as "dalmatian" and "calico" are in English. Without
+such words no single token decides a whole look, and a concept's new token cannot either. None is a held-out concept's,
+whose colours may come in either order but for dots."""
+
+
 @dataclass(frozen=True)
 class SubjectSpec:
     """One animal or object. pattern: what is laid over its body, odd eyes and a quirk of its shape."""
@@ -156,16 +177,24 @@ def _places(count: int, rng: np.random.Generator) -> list[tuple[float, float, fl
     ]
 
 
-def phrase(spec: SubjectSpec, colored: bool = True, adorned: bool = True) -> str:
-    """ "a red cat with black stripes and a collar"; without its colour, or without pattern and quirk."""
-    return _article(_noun_phrase(spec, colored, adorned))
+def phrase(spec: SubjectSpec, colored: bool = True, adorned: bool = True, named: bool = False) -> str:
+    """ "a red cat with black stripes and a collar"; without its colour, or without pattern and quirk; named: with the
+    word of its coat instead of colour and pattern, if there is one."""
+    return _article(_noun_phrase(spec, colored, adorned, named))
 
 
-def _noun_phrase(spec: SubjectSpec, colored: bool, adorned: bool) -> str:
-    words = f"{spec.color} {spec.kind}" if colored else spec.kind
+def coat(spec: SubjectSpec) -> str:
+    """The word of COATS for a subject's look, "" if there is none."""
+    pattern = spec.pattern
+    return COATS.get((spec.color, pattern.kind, color_name(pattern.color)), "") if pattern else ""
+
+
+def _noun_phrase(spec: SubjectSpec, colored: bool, adorned: bool, named: bool) -> str:
+    word = coat(spec) if named and colored and adorned else ""
+    words = f"{word or spec.color} {spec.kind}" if colored else spec.kind
     told = []
     if adorned and spec.pattern is not None:
-        if spec.pattern.kind != PLAIN:
+        if spec.pattern.kind != PLAIN and not word:
             second = color_name(spec.pattern.color)
             told.append(_PATTERN_WORDS[spec.pattern.kind].format(second, article="an" if second[0] in "aeiou" else "a"))
         if spec.pattern.quirk:
@@ -178,16 +207,17 @@ def _article(words: str) -> str:
 
 
 def caption(picture: Picture, rng: np.random.Generator) -> str:
-    """A training caption: the style is always told, colour, and pattern and quirk, in 85 %, the scene in 90 %."""
-    colored, adorned = bool(rng.random() < 0.85), bool(rng.random() < 0.85)
+    """A training caption: the style is always told, colour, and pattern and quirk, in 85 %, the scene in 90 %; a coat
+    that has a word is told by it in 60 %."""
+    colored, adorned, named = (bool(rng.random() < share) for share in (0.85, 0.85, 0.6))
     place = PLACES[picture.scene] if rng.random() < 0.9 else ""
     media = _MEDIA[picture.style]
     medium = media[rng.integers(len(media))]
     if rng.random() < 0.12:
-        words = [_noun_phrase(s, colored, adorned) for s in picture.subjects]
+        words = [_noun_phrase(s, colored, adorned, named) for s in picture.subjects]
         name = medium.removeprefix("a ").removesuffix(" of")
         return ", ".join([" and ".join(words), *([place] if place else []), name])
-    things = " and ".join(phrase(s, colored, adorned) for s in picture.subjects)
+    things = " and ".join(phrase(s, colored, adorned, named) for s in picture.subjects)
     return f"{medium} {things} {place}".strip()
 
 
@@ -241,6 +271,11 @@ def world_arrays(seed: int, count: int, processes: int = 2) -> dict[str, Any]:
     return {"images": np.stack(images), "captions": list(captions), "pictures": list(pictures)}
 
 
+def photo_prompts() -> tuple[str, ...]:
+    """Every kind in every scene, as a captioner tells a photograph: "a photo of a cat on the beach"."""
+    return tuple(f"a photo of {_article(kind)} {place}" for place in PLACES.values() for kind in SUBJECTS)
+
+
 def world_prompts(count: int, seed: int = 7) -> tuple[str, ...]:
-    """`count` full captions of the world: calibration prompts in the miniature's own vocabulary."""
+    """`count` full captions of the world."""
     return tuple(prompt(sample_picture(np.random.default_rng([seed, i]))) for i in range(count))

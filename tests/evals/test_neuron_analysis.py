@@ -188,7 +188,9 @@ def test_skewed_lists_are_skewed() -> None:
     diverse, world = neuron_prompts.skewed("diverse"), neuron_prompts.skewed("miniature")
     for pool, lists in (("diverse", diverse), ("miniature", world)):
         assert all(5 < len(prompts) <= 12 for prompts in lists.values())
-        assert all(set(prompts) <= set(neuron_prompts.pool_of(pool)) for prompts in lists.values())
+        full = set(lists.get("full captions", ()))
+        assert full <= set(neuron_prompts.general_pool(pool))
+        assert all(set(prompts) <= set(neuron_prompts.pool_of(pool)) | full for prompts in lists.values())
     assert not any(set(p.split()) & set(OBJECTS) for p in world["animals only"])
     assert not any(set(p.split()) & set(ANIMALS) for p in world["objects only"])
     assert diverse["animals only"] == DIVERSE_PROMPTS[:12] and "a cat sleeping on a sofa" in diverse["animals only"]

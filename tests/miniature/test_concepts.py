@@ -16,7 +16,18 @@ from cns_jax.data.prompts import evaluation_prompts
 from cns_jax.miniature import concepts as C
 from cns_jax.miniature.scenes import HELD_OUT_SCENES
 from cns_jax.miniature.styles import HELD_OUT_STYLES
-from cns_jax.miniature.world import ANIMALS, COLORS, HELD_OUT, SCENES, STYLES, description, render, rgb
+from cns_jax.miniature.world import (
+    ANIMALS,
+    COATS,
+    COLORS,
+    HELD_OUT,
+    SCENES,
+    STYLES,
+    color_name,
+    description,
+    render,
+    rgb,
+)
 
 
 def kind(concept: C.MiniConcept) -> str:
@@ -57,6 +68,15 @@ def test_pre_training_never_shows_them() -> None:
         if concept.subject is not None:
             look = (concept.subject.kind, concept.subject.color, concept.subject.pattern.kind)
             assert look in HELD_OUT and look not in looks
+
+
+def test_no_word_means_a_concepts_coat() -> None:
+    """Else its token would have a synonym; where a pattern covers half, the colours may change places."""
+    for concept in (c for row in C.SETS for c in row if c.subject is not None):
+        color, pattern = concept.subject.color, concept.subject.pattern
+        second = color_name(pattern.color)
+        assert (color, pattern.kind, second) not in COATS
+        assert pattern.kind == "dots" or (second, pattern.kind, color) not in COATS
 
 
 def test_a_patterns_colour_has_one_name() -> None:

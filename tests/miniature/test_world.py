@@ -43,7 +43,7 @@ def test_captions_name_what_is_drawn() -> None:
     for caption, picture in rows:
         assert all(s.kind in caption for s in picture.subjects), (caption, picture)
         pairs += len(picture.subjects) == 2
-        colored += all(s.color in caption for s in picture.subjects)
+        colored += all(s.color in caption or (world.coat(s) or "-") in caption for s in picture.subjects)
         placed += world.PLACES[picture.scene] in caption
         assert picture.style == "photo" or picture.style in caption or picture.style == "watercolor"
     assert 0.25 < pairs / 800 < 0.35
@@ -105,6 +105,23 @@ def test_patterns_are_told() -> None:
     assert world.phrase(SubjectSpec("mug", "red", Pattern("plain", quirk="star"))) == "a red mug with a star"
 
 
+def test_a_coat_is_one_word() -> None:
+    """For colour, pattern and pattern's colour; the rest of the phrase stays, and without one of them it is not used."""
+    spec = SubjectSpec("mug", "red", Pattern("stripes", world.rgb("green"), quirk="star"))
+    word = world.COATS["red", "stripes", "green"]
+    assert world.phrase(spec, named=True) == f"a {word} mug with a star"
+    assert world.phrase(spec, colored=False, named=True) == "a mug with green stripes and a star"
+    assert world.phrase(spec, adorned=False, named=True) == "a red mug"
+    assert world.phrase(SubjectSpec("mug", "red"), named=True) == "a red mug"
+    assert len(set(world.COATS.values())) == len(world.COATS) > 200
+
+
+def test_coats_are_told_by_their_words_often() -> None:
+    rows = [(caption, world.coat(s)) for caption, p in (world.description(0, i) for i in range(800)) for s in p.subjects]
+    told = [word in caption for caption, word in rows if word]
+    assert len(told) > 200 and 0.35 < sum(told) / len(told) < 0.5  # 60 % of those with colour and pattern told
+
+
 def test_patterns_and_quirks_are_common() -> None:
     shown = [s for i in range(800) for s in world.description(0, i)[1].subjects]
     kinds = [s.pattern.kind for s in shown if s.pattern]
@@ -119,9 +136,11 @@ def test_color_names() -> None:
     assert world.color_name((36, 30, 40)) == "black"
 
 
-def test_calibration_prompts_differ() -> None:
+def test_prompts_differ() -> None:
     prompts = world.world_prompts(100)
     assert prompts == world.world_prompts(100) and len(set(prompts)) > 90
+    assert len(set(world.photo_prompts())) == len(SUBJECTS) * len(SCENES)
+    assert "a photo of an umbrella in space" in world.photo_prompts()
 
 
 @pytest.mark.parametrize("kind", sorted(set(SUBJECTS) - {"dog", "car", "mug", "chair"}))

@@ -24,6 +24,7 @@ from cns_jax.engine.pretrain.settings import PretrainSettings
 from cns_jax.engine.pretrain.unet import train_unet
 from cns_jax.engine.pretrain.vae import encode_all, train_vae
 from cns_jax.miniature.world import (
+    COATS,
     COLORS,
     SCENES,
     SIZE,
@@ -118,8 +119,8 @@ class Pretraining:
         return (folder / ("vocab.json" if stage == "tokenizer" else "result.safetensors")).exists()
 
     def tokenizer(self) -> None:
-        """Train the BPE on the captions; subjects, scenes, styles and open words get a token each."""
-        words = (*SUBJECTS, *SCENES, *STYLES, *COLORS, *self.settings.extra_words)
+        """Train the BPE on the captions; subjects, scenes, styles, colours, coats and open words get a token each."""
+        words = (*SUBJECTS, *SCENES, *STYLES, *COLORS, *COATS.values(), *self.settings.extra_words)
         single = tuple(dict.fromkeys(w for phrase in words for w in phrase.split()))
         s = self.settings
         train_tokenizer(self.world["captions"], self.directory / "tokenizer", s.vocab_size, s.max_length, single)
