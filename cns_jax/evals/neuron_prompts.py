@@ -42,8 +42,11 @@ def _query(words: Sequence[str]) -> str:
 
 
 def pool_of(name: str) -> tuple[str, ...]:
-    """The prompts that calibration "diverse" (100) or "miniature" (72) draws from. The miniature's say what the captions
-    of concepts do: with full captions, the words that all concepts' captions share counted as the concepts' own."""
+    """The prompts that calibration "diverse" (100) or "miniature" (72) draws from.
+
+    The miniature's say what captions of concepts do: with captions that tell all, what the concepts' captions have in
+    common counted as each concept's own.
+    """
     return photo_prompts() if name == "miniature" else DIVERSE_PROMPTS
 
 

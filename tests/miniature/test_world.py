@@ -106,7 +106,7 @@ def test_patterns_are_told() -> None:
 
 
 def test_a_coat_is_one_word() -> None:
-    """For colour, pattern and pattern's colour; the rest of the phrase stays, and without one of them it is not used."""
+    """For colour, pattern and its colour; the rest of the phrase stays, and without one of them it is not used."""
     spec = SubjectSpec("mug", "red", Pattern("stripes", world.rgb("green"), quirk="star"))
     word = world.COATS["red", "stripes", "green"]
     assert world.phrase(spec, named=True) == f"a {word} mug with a star"
@@ -117,7 +117,9 @@ def test_a_coat_is_one_word() -> None:
 
 
 def test_coats_are_told_by_their_words_often() -> None:
-    rows = [(caption, world.coat(s)) for caption, p in (world.description(0, i) for i in range(800)) for s in p.subjects]
+    rows = [
+        (caption, world.coat(s)) for caption, p in (world.description(0, i) for i in range(800)) for s in p.subjects
+    ]
     told = [word in caption for caption, word in rows if word]
     assert len(told) > 200 and 0.35 < sum(told) / len(told) < 0.5  # 60 % of those with colour and pattern told
 
