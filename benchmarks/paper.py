@@ -3,7 +3,7 @@
 On the miniature: trains and evaluates what is missing under --root (resumable at every lesson; several processes may
 share the work, each with its own --variants or --sets), appends a line a finished run to
 benchmarks/results/paper/runs.jsonl, and draws tables and figures from the lines: with --draw_only nothing is trained.
-All groups are 90 runs of 12 to 15 minutes on one core; --groups=main are the 45 of Fig. 5 and Table 2. The analysis of
+All groups are 90 runs of about 11 minutes on one core; --groups=main are the 45 of Fig. 5 and Table 2. The analysis of
 neurons (Fig. 3, 7, 9.1, 9.2), which needs no training, goes to the folder neurons beside the page.
 
 With --runs: the same tables and figures of any finished runs, of Stable Diffusion too, evaluated first where they are

@@ -11,11 +11,10 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """The demo's settings. Rates, lambdas and steps come from benchmarks/results/paper/sweep.md.
 
-    The miniature's few and small kernels learn at much higher rates than SD-1.5's. lr_neurons lies between 5e-3 (71 %
-    of pictures show a concept right after its lesson, and 99 % of what the base model could do is left after four
-    lessons) and 1e-2 (79 and 96 %). lambda1 may be a fifth of this (seven lessons) or ten times as much (three)
-    without a difference; the last of seven lessons, styles above all, learn little, since earlier concepts have their
-    neurons. With a lambda2 of a tenth of lambda1, every lesson would fade what was learned before by 9 %.
+    The miniature's few and small kernels learn at much higher rates than SD-1.5's. Many steps at a low rate learn more
+    and damage less than few at a high one: weights that the loss hardly asks to move wander, by the root of the steps
+    times the rate. A lambda1 of ten times this leaves scenes and styles unlearned, whose neurons earlier concepts have;
+    a third of it forgets more. A lambda2 of a tenth of lambda1 would fade what was learned before a little every lesson.
     """
     return ConfigDict(
         {
@@ -36,10 +35,10 @@ def get_config() -> ConfigDict:
                 "positions": "caption+eot",
                 "scored": "base",
                 "selection": "concept",
-                "lambda1": 1e-3,
-                "lambda2": 1e-5,
-                "lr_neurons": 7e-3,
-                "lr_token": 3e-2,
+                "lambda1": 1e-5,
+                "lambda2": 1e-7,
+                "lr_neurons": 5e-3,
+                "lr_token": 1e-2,
                 "adam_epsilon": 1e-8,
                 "prior_weight": 1.0,
                 "detach_begin": True,
@@ -47,7 +46,7 @@ def get_config() -> ConfigDict:
             "train": {
                 "steps": 800,
                 "batch": 4,
-                "prior_batch": 4,
+                "prior_batch": 2,
                 "steps_per_call": 10,
                 "decay_steps": 200,
                 "save_every": 200,
