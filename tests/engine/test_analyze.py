@@ -57,8 +57,8 @@ def test_shares_are_consistent(miniature: Path) -> None:
         assert 0 <= share <= main["base"][name] <= main["selected"] <= 0.3
         assert share >= main["base"][name] - main["general"] - 1e-12
     assert 0 < main["general_of_selected"] < 1 and set(main["always"]) == {"miniature", "diverse"}
-    for curve in main["always"].values():
-        assert len(curve["mean"]) == 100
+    for pool, curve in main["always"].items():
+        assert len(curve["mean"]) == len(neuron_prompts.pool_of(pool))
         assert all(low <= high for low, high in zip(curve["low"], curve["high"], strict=True))
     # the general mask of 20 prompts lies on the curve, where another order could put it
     assert main["general_of_selected"] == pytest.approx(main["always"]["miniature"]["mean"][19], abs=0.15)
@@ -70,7 +70,7 @@ def test_choices_change_the_numbers(miniature: Path) -> None:
     general = [found["by_ratio"][ratio]["general"] for ratio in ("0.1", "0.3", "0.5")]
     assert general == sorted(general) and general[0] < general[2]
     lists = found["main"]["lists"]
-    assert lists["any 5 prompts"]["general"]["mean"] > lists["all 100 prompts"]["general"]["mean"]
+    assert lists["any 5 prompts"]["general"]["mean"] > lists["all 72 prompts"]["general"]["mean"]
     assert lists["any 1 prompt"]["general"]["mean"] == found["main"]["selected"]
 
 
