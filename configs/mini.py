@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """The demo's settings. Rates, lambdas and steps come from benchmarks/results/paper/sweep.md.
 
-    The miniature's few and small kernels learn at much higher rates than SD-1.5's. Many steps at a low rate learn more
-    and damage less than few at a high one: weights that the loss hardly asks to move wander, by the root of the steps
-    times the rate. A lambda1 of ten times this leaves scenes and styles unlearned, whose neurons earlier concepts have;
-    a third of it forgets more. A lambda2 of a tenth of lambda1 would fade what was learned before a little every lesson.
+    The miniature's few and small kernels learn at much higher rates than SD-1.5's. Of four concepts, 800 steps found
+    84 % when learned and 73 % at the end, 400 steps 71 and 68 %, 200 steps less of both (mean of two sets, 200 of one).
+    A lambda1 of ten times this leaves scenes and styles unlearned, whose neurons earlier concepts have (55 and 51 %);
+    a third of it learns more and keeps no more.
     """
     return ConfigDict(
         {
