@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -118,6 +118,17 @@ def perform(experiment: Experiment, root: Path, pictures: int, stages: str = "al
         str(folder), stages, pictures, seed=experiment.seed, zero_shot=settings.report.zero_shot
     )
     return line({k: getattr(experiment, k) for k in KEY}, folder, _evaluated(request))
+
+
+def measured(experiment: Experiment, root: Path, pictures: int, lines: Sequence[Mapping[str, Any]], base: str) -> bool:
+    """Whether one of `lines` is of this experiment as it would be made now, so that its run's folder is not needed.
+
+    base: the fingerprint of the model.
+    """
+    settings = experiment.settings(root)
+    parts = {part: asdict(getattr(settings, part)) for part in ("method", "train", "sample")}
+    facts = parts | {k: getattr(experiment, k) for k in KEY} | {"base": base, "judge": judge_id()}
+    return any(line["cells"][0][4] == pictures and all(line[k] == v for k, v in facts.items()) for line in lines)
 
 
 def finished(folders: Sequence[str], pictures: int) -> Iterator[dict[str, Any]]:

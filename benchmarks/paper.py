@@ -19,12 +19,13 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.experiments import GROUPS, Experiment, finished, mixed, perform
+from benchmarks.experiments import GROUPS, Experiment, finished, measured, mixed, perform
 from benchmarks.page import write_all
 from benchmarks.runs import keep, read_lines
 from cns_jax.engine.analysis import AnalysisRequest, analyze
 from cns_jax.engine.fit import Interrupted
 from cns_jax.engine.start import start
+from cns_jax.engine.studio import find_source
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,17 @@ def main(_: list[str]) -> None:
 
 
 def perform_all(experiments: Sequence[Experiment], file: Path) -> list[str]:
-    """One after another, a line each; returns the names of those that failed, which the log tells of."""
-    failed = []
+    """One after another, a line each; those that have theirs are not made again, wherever their folders are. Returns
+    the names of those that failed, which the log tells of."""
+    root, lines, failed = Path(_ROOT.value), read_lines(file), []
+    base = find_source(experiments[0].settings(root).address).load().ids["model"] if lines and experiments else ""
     for index, experiment in enumerate(experiments, 1):
+        if measured(experiment, root, _PICTURES.value, lines, base):
+            log.info("run %d of %d: %s has its line", index, len(experiments), experiment.name)
+            continue
         log.info("run %d of %d: %s", index, len(experiments), experiment.name)
         try:
-            keep(file, perform(experiment, Path(_ROOT.value), _PICTURES.value))
+            keep(file, perform(experiment, root, _PICTURES.value))
         except (ValueError, OSError) as error:  # every error that the user can mend is one
             log.error("%s failed: %s", experiment.name, error)
             failed.append(experiment.name)

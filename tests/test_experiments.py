@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.experiments import GROUPS, VARIANTS, Experiment, mixed
+from benchmarks.experiments import GROUPS, VARIANTS, Experiment, measured, mixed
 from benchmarks.runs import keep, read_lines
 from benchmarks.trials import HEAD, TRIALS, row
+from cns_jax.engine.judging import judge_id
 from cns_jax.miniature.concepts import concepts
 
 
@@ -58,6 +60,19 @@ def a_line(variant: str, group: str = "main", **changed: Any) -> dict[str, Any]:
     line = {"group": group, "variant": variant, "method": method | dict(VARIANTS.get(variant, {}))}
     line |= {"train": {"steps": 800}, "sample": {"steps": 12}, "cells": [[1, "single", "a", [0], 2, 0.5]]}
     return line | {"base": "b", "judge": "j"} | changed
+
+
+def test_what_has_its_line_is_not_made_again(tmp_path: Path) -> None:
+    experiment = Experiment("main", "cns", 1, 0)
+    settings = dataclasses.asdict(experiment.settings(tmp_path))
+    line = {"group": "main", "variant": "cns", "number": 1, "seed": 0, "order": 0, "count": 7, "base": "b"}
+    line |= {part: settings[part] for part in ("method", "train", "sample")} | {"judge": judge_id()}
+    line = json.loads(json.dumps(line | {"cells": [[1, "single", "a", [0], 2, 0.5]]}))
+    assert measured(experiment, tmp_path, 2, [line], "b")
+    assert not measured(experiment, tmp_path, 4, [line], "b")
+    assert not measured(experiment, tmp_path, 2, [line], "another model")
+    assert not measured(dataclasses.replace(experiment, seed=1), tmp_path, 2, [line], "b")
+    assert not measured(dataclasses.replace(experiment, train={"steps": 400}), tmp_path, 2, [line], "b")
 
 
 def test_lines_that_differ_as_their_variants_do_go_together() -> None:
