@@ -85,7 +85,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 
 NOTE = """In per cent. A name says what differs from the sweep's own start (`_BASE` in benchmarks/trials.py);
 configs/mini.py and configs/bench.py have "steps=800, batch=4+2". One trial of four concepts is off by 10 points and
-more. These are of the miniature with words for whole looks; its forerunner's trials, whose best lessons found 65 % and
-kept 39 % of it over seven concepts, are in the history (2518cc9).
+more. These are of the miniature with words for whole looks; its forerunner's trials (at best 65 % when
+learned and 39 % at the end of seven concepts) are in the history (2518cc9).
 
 """
