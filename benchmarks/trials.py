@@ -32,6 +32,8 @@ _BASE: Mapping[str, dict[str, Any]] = {
 }
 """Where the sweep began; configs/bench.py has what it ended with, "steps=800, batch=4+2"."""
 
+_LONG = _train(steps=800, save_every=800, decay_steps=200, prior_batch=2)
+
 _TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "base": {},
     "lr_neurons=2e-3": _method(lr_neurons=2e-3),
@@ -45,7 +47,8 @@ _TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "lambda2=1e-6": _method(lambda2=1e-6),
     "steps=200": _train(steps=200, save_every=200, decay_steps=50),
     "steps=800": _train(steps=800, save_every=800, decay_steps=200),
-    "steps=800, batch=4+2": _train(steps=800, save_every=800, decay_steps=200, prior_batch=2),
+    "steps=800, batch=4+2": _LONG,
+    "steps=800, batch=4+2, lr_neurons=2e-3": _LONG | _method(lr_neurons=2e-3),
     "constant": _train(decay_steps=0),
     "batch=4+2": _train(prior_batch=2),
     "snr_gamma=0.3": _train(snr_gamma=0.3),
