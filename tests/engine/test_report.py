@@ -268,6 +268,13 @@ def test_masks_are_counted_as_the_statistics_count_them(run: Path) -> None:
     assert found.layers[1].values == pytest.approx((np.mean(shares), min(shares), max(shares)))
 
 
+def some_lost(count: int) -> list[Score]:
+    """Found in all pictures of 5 prompts when new; at the end, not in those of `count` prompts."""
+    lost = {f"p{i}" for i in range(count)}
+    rows = scores(0.8, 0.8, (1.0, 1.0))
+    return [dataclasses.replace(s, found=0.0) if s.stage == 2 and s.prompt in lost else s for s in rows]
+
+
 def scores(new: float, end: float, found: tuple[float, float] = (math.nan, math.nan), prompts: int = 5) -> list[Score]:
     """Of concept 0 of two: likeness 0.6 before, then `new`, then `end`; found when new and at the end."""
     before = math.nan if math.isnan(found[0]) else 0.0
@@ -290,6 +297,8 @@ def scores(new: float, end: float, found: tuple[float, float] = (math.nan, math.
         (scores(0.6, 0.6), ["no clear change"], "have not come closer to it by more than chance may do"),
         (scores(0.6, 0.6, (0.0, 0.0)), ["not learned yet"], "Only 0 of 5 pictures show it, and they have not come"),
         (scores(0.8, 0.8, (1.0, 1.0)), ["learned", "kept"], "5 of 5 pictures show it right after its lesson, 0 of 5"),
+        (some_lost(1), ["learned", "partly kept"], "After one more lesson 4 of 5 still show it."),
+        (some_lost(4), ["learned", "faded"], "After one more lesson only 1 of 5 show it."),
         (scores(0.8, 0.8, (1.0, 0.0)), ["learned", "faded"], "After one more lesson only 0 of 5 show it."),
         (scores(0.8, 0.8, (0.0, 0.0)), ["on its way", "kept"], "have come closer to it, but only 0 of 5 show it"),
         (scores(0.8, 0.8, prompts=1), [], "Likeness to its pictures 80 of 100 right after the lesson, 60 before it."),

@@ -15,7 +15,7 @@ from cns_jax.evals.bootstrap import Estimate, difference
 from cns_jax.evals.scores import PLAIN, SINGLE, TABLE_SCALES, Score
 
 _GOOD, _MIDDLE, _POOR, _PLAIN = "good", "middle", "poor", "plain"
-_FADED = 0.9  # a lasting score below this share of the new one; less of a change is not worth the word
+_KEPT = 0.9  # a lasting score of at least this share of the new one
 _ATTRIBUTES = {
     "scene": "the scene",
     "style": "the style",
@@ -131,10 +131,12 @@ def _later(one: Measured, field: str) -> tuple[str, tuple[tuple[str, str], ...]]
     after = "one more lesson" if number == 1 else f"{number} more lessons"
     amount = f"{now} still show it" if field == "found" else f"the likeness is {now}"
     left = float(np.mean(list(end.values()))) / max(float(np.mean(list(one.new(field).values()))), 1e-6)
-    if change.high < 0 and left < _FADED:
+    if left >= _KEPT:
+        return f"After {after} {amount}.", (("kept", _GOOD),)
+    if change.high < 0:
         less = f"only {now} show it" if field == "found" else f"the likeness has dropped to {now}"
         return f"After {after} {less}.", (("faded", _POOR),)
-    return f"After {after} {amount}.", (("kept", _GOOD),)
+    return f"After {after} {amount}.", (("partly kept", _MIDDLE),)  # less, but within what chance may do
 
 
 @dataclass(frozen=True)
