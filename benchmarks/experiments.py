@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 
 from benchmarks.drift import drift, likeness
 from benchmarks.lines import NUMBERS
-from benchmarks.runs import KEY
+from benchmarks.runs import KEY, keep, read_lines
 from cns_jax.core.settings import build
 from cns_jax.engine.evaluation import EvaluationRequest, evaluate
 from cns_jax.engine.judging import judge_id
@@ -25,12 +26,15 @@ from cns_jax.engine.sequence import earlier_settings
 from cns_jax.engine.sequence import run as train
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.stages import Stages
+from cns_jax.engine.studio import find_source
 from cns_jax.evals.forgetting import json_number
 from cns_jax.evals.scores import Score
 from cns_jax.methods.cns import Memory
 from cns_jax.miniature.concepts import concepts as drawn_concepts
 from cns_jax.neurons.score import cross_attention_kernels
 from configs import bench
+
+log = logging.getLogger(__name__)
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "cns": {},
@@ -101,6 +105,26 @@ def ratio_experiments(sets: Sequence[int], seeds: Sequence[int]) -> Iterator[Exp
 
 
 GROUPS = {"main": main_experiments, "order": order_experiments, "ratio": ratio_experiments}
+
+
+def perform_all(
+    experiments: Sequence[Experiment], root: Path, file: Path, pictures: int, stages: str = "all"
+) -> list[str]:
+    """One after another, a line each in `file`; those that have theirs are not made again, wherever their folders are.
+    Returns the names of those that failed, which the log tells of."""
+    lines, failed = read_lines(file), []
+    base = find_source(experiments[0].settings(root).address).load().ids["model"] if lines and experiments else ""
+    for index, experiment in enumerate(experiments, 1):
+        if measured(experiment, root, pictures, lines, base):
+            log.info("run %d of %d: %s has its line", index, len(experiments), experiment.name)
+            continue
+        log.info("run %d of %d: %s", index, len(experiments), experiment.name)
+        try:
+            keep(file, perform(experiment, root, pictures, stages))
+        except (ValueError, OSError) as error:  # every error that the user can mend is one
+            log.error("%s failed: %s", experiment.name, error)
+            failed.append(experiment.name)
+    return failed
 
 
 def perform(experiment: Experiment, root: Path, pictures: int, stages: str = "all") -> dict[str, Any]:

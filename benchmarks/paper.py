@@ -12,22 +12,17 @@ not. A run's name (--config.name) tells its method; runs of the same concepts ar
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.experiments import GROUPS, Experiment, finished, measured, mixed, perform
+from benchmarks.experiments import GROUPS, finished, mixed, perform_all
 from benchmarks.page import write_all
 from benchmarks.runs import keep, read_lines
 from cns_jax.engine.analysis import AnalysisRequest, analyze
 from cns_jax.engine.fit import Interrupted
 from cns_jax.engine.start import start
-from cns_jax.engine.studio import find_source
-
-log = logging.getLogger(__name__)
 
 _GROUPS = flags.DEFINE_list("groups", list(GROUPS), "which experiments: " + ", ".join(GROUPS))
 _SETS = flags.DEFINE_list("sets", ["1", "2", "3"], "which concept sets")
@@ -54,7 +49,7 @@ def main(_: list[str]) -> None:
         experiments = [e for group in _GROUPS.value for e in GROUPS[group](sets, seeds)]
         experiments = [e for e in experiments if not _VARIANTS.value or e.variant in _VARIANTS.value]
         try:
-            failed = perform_all(experiments, file)
+            failed = perform_all(experiments, Path(_ROOT.value), file, _PICTURES.value)
         except Interrupted as stopped:
             sys.exit(f"{stopped}; run the same command again to go on from there")
         finally:  # the page shows what there is, after Ctrl-C too
@@ -64,24 +59,6 @@ def main(_: list[str]) -> None:
     elif not _page(file):
         sys.exit(f"error: {file} has no finished runs; run without --draw_only first")
     print(f"Look at {file.parent / 'README.md'}")
-
-
-def perform_all(experiments: Sequence[Experiment], file: Path) -> list[str]:
-    """One after another, a line each; those that have theirs are not made again, wherever their folders are. Returns
-    the names of those that failed, which the log tells of."""
-    root, lines, failed = Path(_ROOT.value), read_lines(file), []
-    base = find_source(experiments[0].settings(root).address).load().ids["model"] if lines and experiments else ""
-    for index, experiment in enumerate(experiments, 1):
-        if measured(experiment, root, _PICTURES.value, lines, base):
-            log.info("run %d of %d: %s has its line", index, len(experiments), experiment.name)
-            continue
-        log.info("run %d of %d: %s", index, len(experiments), experiment.name)
-        try:
-            keep(file, perform(experiment, root, _PICTURES.value))
-        except (ValueError, OSError) as error:  # every error that the user can mend is one
-            log.error("%s failed: %s", experiment.name, error)
-            failed.append(experiment.name)
-    return failed
 
 
 def _draw_finished(file: Path) -> None:

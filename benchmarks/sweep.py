@@ -8,17 +8,15 @@ itself (full K/V, random neurons) is tried at the settings of CNS.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.experiments import Experiment, perform
-from benchmarks.runs import keep, read_lines
+from benchmarks.experiments import Experiment, perform_all
+from benchmarks.runs import read_lines
 from benchmarks.trials import TRIALS, table
+from cns_jax.engine.fit import Interrupted
 from cns_jax.engine.start import start
-
-log = logging.getLogger(__name__)
 
 _ONLY = flags.DEFINE_multi_string("only", [], "a trial by its name, repeatable (default: all)")
 _SETS = flags.DEFINE_list("sets", ["1", "2"], "which concept sets")
@@ -38,15 +36,21 @@ def main(_: list[str]) -> None:
     unknown = sorted({*_ONLY.value} - {*TRIALS})
     if unknown:
         raise SystemExit(f"error: no trial is called {unknown[0]!r}; known: {'; '.join(TRIALS)}")
-    names = _ONLY.value or list(TRIALS)
-    for name in names:
-        for number in map(int, _SETS.value):
-            log.info("trial %s, set %d", name, number)
-            about = ("sweep", name, number, _SEED.value, _FIRST.value)
-            trial = Experiment(*about, count=_COUNT.value, **TRIALS[name])  # type: ignore[arg-type]
-            keep(file, perform(trial, Path(_ROOT.value), _PICTURES.value, "ends"))
-            (folder / "sweep.md").write_text(table(read_lines(file)))
-    print(table(read_lines(file)))
+    chosen = [(name, int(number)) for name in _ONLY.value or TRIALS for number in _SETS.value]
+    trials = [
+        Experiment("sweep", name, number, _SEED.value, _FIRST.value, count=_COUNT.value, **TRIALS[name])  # type: ignore[arg-type]
+        for name, number in chosen
+    ]
+    try:
+        failed = perform_all(trials, Path(_ROOT.value), file, _PICTURES.value, "ends")
+    except Interrupted as stopped:
+        raise SystemExit(f"{stopped}; run the same command again to go on from there") from None
+    finally:  # the table shows what there is, after Ctrl-C too
+        if lines := read_lines(file):
+            (folder / "sweep.md").write_text(table(lines))
+            print(table(lines))
+    if failed:
+        raise SystemExit(f"error: {len(failed)} of {len(trials)} trials failed, {failed[0]} the first; see above")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def _lambda(value: float) -> dict[str, Mapping[str, Any]]:
 
 _BASE: Mapping[str, dict[str, Any]] = {
     "method": {"lr_neurons": 5e-3, "lr_token": 1e-2, "lambda1": 1e-5, "lambda2": 1e-7, "ratio": 0.3},
-    "train": {"steps": 400, "save_every": 400, "decay_steps": 100},
+    "train": {"steps": 400, "save_every": 400, "decay_steps": 100, "prior_batch": 4},
 }
 """Where the sweep began; configs/bench.py has what it ended with, "steps=800, batch=4+2"."""
 

@@ -45,6 +45,15 @@ def test_trials_are_settings(name: str, tmp_path: Path) -> None:
     Experiment("sweep", name, 1, 100, count=4, **TRIALS[name]).settings(tmp_path)
 
 
+def test_recorded_trials_are_what_their_names_say_today(tmp_path: Path) -> None:
+    """A change of configs/bench.py that a trial does not name would make the record lie."""
+    for line in read_lines(Path("benchmarks/results/paper/sweep.jsonl")):
+        about = (line[name] for name in ("group", "variant", "number", "seed", "order"))
+        trial = Experiment(*about, count=line["count"], **TRIALS[line["variant"]])
+        own = line | {"judge": judge_id()}
+        assert measured(trial, tmp_path, line["cells"][0][4], [own], line["base"]), line["variant"]
+
+
 def test_a_run_has_one_line(tmp_path: Path) -> None:
     file = tmp_path / "folder" / "runs.jsonl"
     assert read_lines(file) == []
