@@ -115,8 +115,8 @@ def attributes(runs: Sequence[Run]) -> Table:
     note = (
         "Pictures of a concept that show its attributes, in per cent, right after its lesson and after all: scene and "
         "style of the concepts that are one, the rest of subjects. `found` asks for kind, colour, pattern and the "
-        "pattern's colour at once. Quirk: ear, collar, star, hat or crest. Eyes are left out: the judge sees odd ones "
-        "in 4 to 71 % of real renders."
+        "pattern's colour at once, `attributes` is the mean of all. Quirk: ear, collar, star, hat or crest. Eyes are "
+        "left out: the judge sees odd ones in 4 to 71 % of real renders."
     )
     head = ["", "runs", *(text for name in names for text in (f"{_ATTRIBUTES[name]}: new", "end"))]
     return Table("forgetting", "attributes", "Attribute by attribute", note, head, rows)

@@ -14,7 +14,7 @@ from cns_jax.evals.clip_scores import clip_score
 from cns_jax.evals.forgetting import Forgetting
 from cns_jax.evals.scores import FIELDS, PLAIN, SINGLE
 
-NUMBERS = (*FIELDS, "clip_i_others")
+NUMBERS = (*FIELDS, "clip_i_others", "attributes")
 """Of a cell, in the order of the lines; older lines have fewer."""
 
 VARIANTS = {
@@ -46,11 +46,12 @@ class Measure(NamedTuple):
 
 
 FOUND = Measure("found", "found", lambda x: 100 * x)
+ATTRIBUTES = Measure("attributes", "attributes", lambda x: 100 * x)
 CLIP_I = Measure("clip_i", "CLIP-I", lambda x: 100 * x)
 CLIP_T = Measure("clip_t", "CLIP-T", lambda x: 100 * float(clip_score(np.asarray(x))))
 OTHERS = Measure("clip_i_others", "CLIP-I with other concepts", lambda x: 100 * x)
 COSINE = Measure("clip_t", "CLIP-T, cosine", lambda x: x)
-MEASURES = (FOUND, CLIP_I, CLIP_T)
+MEASURES = (FOUND, ATTRIBUTES, CLIP_I, CLIP_T)
 
 
 class Cell(NamedTuple):

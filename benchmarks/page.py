@@ -81,9 +81,11 @@ def head(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     told = (
         "The paper's experiments (Liao et al., ICCV 2025) on the miniature: a small Stable Diffusion of 64 x 64 "
         "pictures, in sets of seven concepts. Its numbers compare methods with each other; they are not SD-1.5's. "
-        "Subjects are taught in three scenes and asked for in others. `found` is told by a classifier that no prompt "
-        "went through; CLIP-T is of the miniature's CLIP, whose text tower the miniature's text encoder started "
-        "from (the paper scores with another CLIP than its model's)."
+        "Subjects are taught in three scenes and asked for in others. A classifier that no prompt went through tells "
+        "`found`, whether every concept of the prompt appeared (kind, colour, pattern and the pattern's colour at "
+        "once, or the style, or the scene), and `attributes`, the share of these and of the quirk (ear, collar, star, "
+        "hat, crest) that did; CLIP-T is of the miniature's CLIP, whose text tower the miniature's text encoder "
+        "started from (the paper scores with another CLIP than its model's)."
     )
     return ["# Concept Neuron Selection on the miniature", "", told]
 

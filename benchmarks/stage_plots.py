@@ -13,7 +13,12 @@ from benchmarks.entries import Figure, measured, numbers_of, series_of
 from benchmarks.lines import FOUND, MEASURES, Run, Where, concept_at, estimate, gather, known_at, pick, variants
 from cns_jax.evals.figures import PALETTE, Series, figure, heat_map
 
-_LABELS = {"found": "found by the judge, %", "clip_i": "CLIP-I (100 x cosine)", "clip_t": "CLIP-T (250 x cosine)"}
+_LABELS = {
+    "found": "found by the judge, %",
+    "attributes": "attributes seen by the judge, %",
+    "clip_i": "CLIP-I (100 x cosine)",
+    "clip_t": "CLIP-T (250 x cosine)",
+}
 
 
 def _first(stage: int) -> Where:

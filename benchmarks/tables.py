@@ -84,23 +84,25 @@ def methods(runs: Sequence[Run]) -> Table:
 def ablations(runs: Sequence[Run]) -> list[Table]:
     """Table 2, for prompts of one and of several concepts."""
     note = (
-        "After all lessons. Found: per cent of pictures in which the judge sees every concept asked for. CLIP-I: 100 x "
-        "cosine with the concepts' pictures; CLIP-T: 100 x 2.5 x cosine with the prompt. Means over all pictures; "
+        "After all lessons. Found: per cent of pictures in which the judge sees every concept asked for; attributes: "
+        "per cent of the concepts' attributes that it sees. CLIP-I: 100 x cosine with the concepts' pictures; CLIP-T: "
+        "100 x 2.5 x cosine with the prompt. Means over all pictures; "
         "best: of each prompt only the picture with the highest sum of both (the paper, with another CLIP, of 50)."
     )
-    head = ["", "runs", "found, %", "CLIP-I", "CLIP-T", "best: CLIP-I", "CLIP-T", "paper: CLIP-I", "CLIP-T"]
+    clip = ("CLIP-I", "CLIP-T")
+    head = ["", "runs", "found, %", "attributes, %", *clip, *(f"{of}{x}" for of in ("best: ", "paper: ") for x in clip)]
     out = []
     for kind, name in KINDS.items():
         rows = []
         for variant, label in VARIANTS.items():
             own = pick(runs, "main", variant)
-            found, clip_i, clip_t, cosine = (
-                spread(estimate(gather(own, m, at_end(kind)))) for m in (FOUND, CLIP_I, CLIP_T, COSINE)
+            found, seen, clip_i, clip_t, cosine = (
+                spread(estimate(gather(own, m, at_end(kind)))) for m in (*MEASURES, COSINE)
             )
             clip_t = Entry(clip_t.text, {"scaled": clip_t.value, "cosine": cosine.value})
             paper = TABLE_2.get(variant, {}).get(kind, ("–", "–"))
             best = (number(TABLE_SCALES[f] * of_line(own, "summary", "best", kind, f)) for f in ("clip_i", "clip_t"))
-            rows.append([word(label), count(own), found, clip_i, clip_t, *best, *map(word, paper)])
+            rows.append([word(label), count(own), found, seen, clip_i, clip_t, *best, *map(word, paper)])
         out.append(Table("ablation", f"ablation_{kind}", f"Table 2: prompts of {name}", note, head, rows))
     return out
 
@@ -130,7 +132,7 @@ def differences(runs: Sequence[Run]) -> Table:
         "no where the interval leaves out 0. Kept since its lesson: difference of the backward transfers; "
         "what was never learned cannot be lost, so read it beside the two rows above."
     )
-    head = ["CNS against", "", "found", "CLIP-I", "CLIP-T"]
+    head = ["CNS against", "", *(m.label for m in MEASURES)]
     return Table("differences", "differences", "Does CNS beat each variant?", note, head, rows)
 
 

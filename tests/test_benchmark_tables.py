@@ -23,6 +23,12 @@ Score = Callable[[int, str, tuple[int, ...]], tuple[float, float, float | None]]
 """(stage, kind, concepts) -> CLIP-I, CLIP-T, found of a cell."""
 
 
+def seen(score: Score, *key: Any) -> float | None:
+    """Attributes: all where the concept is found, half where it is not."""
+    found = score(*key)[2]
+    return None if found is None else 0.5 + found / 2
+
+
 def invented(score: Score, variant: str = "cns", number: int = 1, seed: int = 0, **more: Any) -> dict[str, Any]:
     """A line of three concepts with two prompts each, and a prompt of two concepts."""
     size = more.pop("size", 3)
@@ -30,13 +36,13 @@ def invented(score: Score, variant: str = "cns", number: int = 1, seed: int = 0,
     wanted += [(k, SINGLE, (j,)) for k in range(1, size + 1) for j in range(k)]
     wanted += [(size, PLAIN, (j,)) for j in range(size)]
     cells = [
-        [*key[:2], f"prompt {i} of {key[2]}", list(key[2]), 2, *score(*key), None, 0.1 * key[0]]
+        [*key[:2], f"prompt {i} of {key[2]}", list(key[2]), 2, *score(*key), None, 0.1 * key[0], seen(score, *key)]
         for key in wanted
         for i in range(2 if size == 3 else 5)
     ]
     pairs = [(j, (j + 1) % size) for j in range(1 if size == 3 else size)]
     cells += [
-        [size, TOGETHER, f"both {pair}", list(pair), 2, *score(size, TOGETHER, pair), None, None] for pair in pairs
+        [size, TOGETHER, f"both {pair}", list(pair), 2, *score(size, TOGETHER, pair), None, None, 0.5] for pair in pairs
     ]
     return {
         **{"group": "main", "variant": variant, "number": number, "seed": seed, "order": 0},
@@ -96,13 +102,14 @@ def test_ablations() -> None:
     """Exact: of six prompts at the end, two (concept 0) are found to a quarter: 75 %; CLIP-T below 0 counts as 0."""
     single, together = ablations(two_methods())
     assert texts(single, "CNS")[:2] == ["4", "100.0 [100.0, 100.0]"]
-    runs, found, clip_i, clip_t, *best, paper_i, paper_t = texts(single, "without L_reg")
-    assert found.startswith("75.0 [") and clip_i == "70.0 [70.0, 70.0]" and clip_t == "0.0 [0.0, 0.0]"
+    runs, found, attributes, clip_i, clip_t, *best, paper_i, paper_t = texts(single, "without L_reg")
+    assert found.startswith("75.0 [") and attributes.startswith("87.5 [")
+    assert clip_i == "70.0 [70.0, 70.0]" and clip_t == "0.0 [0.0, 0.0]"
     assert best == ["90.0", "75.0"] and (paper_i, paper_t) == ("73.06", "74.65")
     assert texts(together, "without L_reg")[1] == "25.0 [25.0, 25.0]"
-    assert texts(single, "random neurons") == ["0", *["not yet"] * 5, "73.15", "73.30"]
+    assert texts(single, "random neurons") == ["0", *["not yet"] * 6, "73.15", "73.30"]
     assert texts(single, "token only")[-2:] == ["–", "–"]
-    (value,) = [row[4].value for row in single.rows if row[0].text == "without L_reg"]
+    (value,) = [row[5].value for row in single.rows if row[0].text == "without L_reg"]
     assert value["scaled"]["mean"] == 0 and value["cosine"]["mean"] == pytest.approx(-0.1)
 
 
@@ -112,11 +119,12 @@ def test_differences_are_paired_and_decided() -> None:
     assert together == [
         "two or three concepts",
         "+75.0 [75.0, 75.0] yes",
+        "+0.0 [0.0, 0.0] undecided",
         "+10.0 [10.0, 10.0] yes",
         "+75.0 [75.0, 75.0] yes",
     ]
     # concept 0 is one of three clusters of a set: some resamples do not draw it, so the interval reaches 0
-    assert single[1].startswith("+25.0 [0.0, ") and single[1].endswith("undecided") and single[2].endswith("yes")
+    assert single[1].startswith("+25.0 [0.0, ") and single[1].endswith("undecided") and single[3].endswith("yes")
     # concept 0 lost 75 points, concept 1 none; the last concept does not count: 37.5
     assert less[1] == "+37.5 [37.5, 37.5] yes"
 

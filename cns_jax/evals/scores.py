@@ -15,6 +15,8 @@ from cns_jax.evals.forgetting import Forgetting, json_number
 
 SINGLE, TOGETHER, PLAIN = "single", "together", "plain"
 FIELDS = ("clip_i", "clip_t", "found", "dino_i")
+UNSURE = ("eyes",)
+"""Attributes that the miniature's judge tells badly: it sees odd eyes in 4 to 71 % of real renders."""
 TABLE_SCALES = {"clip_i": 100.0, "clip_t": 250.0, "found": 100.0, "dino_i": 100.0}
 """From means to what tables print, here and in the papers: CLIP-T is 100 x 2.5 x cosine (see `clip_score`)."""
 
@@ -41,6 +43,12 @@ class Score:
     details: dict[str, float]
     clip_i_others: float = math.nan
     dino_i: float = math.nan
+
+    @property
+    def attributes(self) -> float:
+        """Share of the concepts' attributes that the judge sees, but for UNSURE; NaN where it tells none."""
+        told = [v for name, v in self.details.items() if name not in UNSURE and not math.isnan(v)]
+        return float(np.mean(told)) if told else math.nan
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; NaN as None."""

@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import pytest
 
 from cns_jax.evals.score_table import score_table
 from cns_jax.evals.scores import PLAIN, SINGLE, TOGETHER, Score, best, matrix, summary
@@ -61,6 +62,20 @@ def test_attributes_and_others_are_told_when_new_and_at_the_end() -> None:
     assert out["attributes"]["pattern"] == {"new": 1.0, "end": 0.0}
     assert out["attributes"]["scene"] == {"new": None, "end": None}
     assert math.isclose(out["others"]["new"], 0.3) and out["others"]["end"] == 0.6
+
+
+@pytest.mark.parametrize(
+    ("details", "share"),
+    [
+        ({"color": 1.0, "pattern": 0.0, "quirk": 1.0, "second": 0.0}, 0.5),
+        ({"color": 1.0, "eyes": 0.0, "scene": math.nan}, 1.0),  # what nobody can tell does not count
+        ({"scene": math.nan}, math.nan),
+        ({}, math.nan),
+    ],
+)
+def test_the_share_of_a_concepts_attributes(details: dict[str, float], share: float) -> None:
+    score = Score(1, SINGLE, "p", (0,), 0, 0.5, 0.3, 1.0, details)
+    assert score.attributes == pytest.approx(share, nan_ok=True)
 
 
 def test_the_table_has_the_scales_of_the_papers() -> None:
