@@ -148,8 +148,8 @@ def test_forgetting() -> None:
 
 def test_acceptance() -> None:
     rows = [[c.text for c in row] for row in acceptance(two_methods()).rows]
-    assert rows[0][2:] == ["6 of 6 concepts; lowest 100 %", "yes"]
-    assert rows[1][2:] == ["100 % (100.0 to 100.0)", "yes"]
+    assert rows[0][2:] == ["6 of 6 concepts; lowest 100 %, mean 100 %", "yes"]
+    assert rows[1][2:] == ["100 % (100.0 to 100.0); its attributes: 100 % (100.0 to 100.0)", "yes"]
     assert rows[2][2:] == ["75.0 [75.0, 75.0] %", "no"]
     assert [row[3] for row in rows[3:]] == ["undecided", "not yet", "not yet", "not yet"]
     forgetful = [Run.of(invented(forgets, number=n)) for n in (1, 2)]
