@@ -115,7 +115,7 @@ def perform_all(
     lines, failed = read_lines(file), []
     base = find_source(experiments[0].settings(root).address).load().ids["model"] if lines and experiments else ""
     for index, experiment in enumerate(experiments, 1):
-        if measured(experiment, root, pictures, lines, base):
+        if has_line(experiment, root, pictures, lines, base):
             log.info("run %d of %d: %s has its line", index, len(experiments), experiment.name)
             continue
         log.info("run %d of %d: %s", index, len(experiments), experiment.name)
@@ -144,7 +144,7 @@ def perform(experiment: Experiment, root: Path, pictures: int, stages: str = "al
     return line({k: getattr(experiment, k) for k in KEY}, folder, _evaluated(request))
 
 
-def measured(experiment: Experiment, root: Path, pictures: int, lines: Sequence[Mapping[str, Any]], base: str) -> bool:
+def has_line(experiment: Experiment, root: Path, pictures: int, lines: Sequence[Mapping[str, Any]], base: str) -> bool:
     """Whether one of `lines` is of this experiment as it would be made now, so that its run's folder is not needed.
 
     base: the fingerprint of the model.

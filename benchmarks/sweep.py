@@ -36,10 +36,10 @@ def main(_: list[str]) -> None:
     unknown = sorted({*_ONLY.value} - {*TRIALS})
     if unknown:
         raise SystemExit(f"error: no trial is called {unknown[0]!r}; known: {'; '.join(TRIALS)}")
-    chosen = [(name, int(number)) for name in _ONLY.value or TRIALS for number in _SETS.value]
     trials = [
-        Experiment("sweep", name, number, _SEED.value, _FIRST.value, count=_COUNT.value, **TRIALS[name])  # type: ignore[arg-type]
-        for name, number in chosen
+        Experiment("sweep", name, int(number), _SEED.value, _FIRST.value, count=_COUNT.value, **TRIALS[name])  # type: ignore[arg-type]
+        for name in _ONLY.value or TRIALS
+        for number in _SETS.value
     ]
     try:
         failed = perform_all(trials, Path(_ROOT.value), file, _PICTURES.value, "ends")

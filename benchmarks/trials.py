@@ -21,18 +21,21 @@ def _train(**values: Any) -> dict[str, Mapping[str, Any]]:
     return {"train": values}
 
 
+def _steps(value: int, **more: Any) -> dict[str, Mapping[str, Any]]:
+    """So many steps, their last quarter at a falling rate."""
+    return _train(steps=value, save_every=value, decay_steps=value // 4, **more)
+
+
 def _lambda(value: float) -> dict[str, Mapping[str, Any]]:
     """L_reg of this strength; its pull to the base model is a hundredth, as in configs/bench.py."""
     return _method(lambda1=value, lambda2=value / 100)
 
 
-_BASE: Mapping[str, dict[str, Any]] = {
+_BASE: Mapping[str, Mapping[str, Any]] = {
     "method": {"lr_neurons": 5e-3, "lr_token": 1e-2, "lambda1": 1e-5, "lambda2": 1e-7, "ratio": 0.3},
-    "train": {"steps": 400, "save_every": 400, "decay_steps": 100, "prior_batch": 4},
+    **_steps(400, prior_batch=4),
 }
 """Where the sweep began; configs/bench.py has what it ended with, "steps=800, batch=4+2"."""
-
-_LONG = _train(steps=800, save_every=800, decay_steps=200, prior_batch=2)
 
 _TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "base": {},
@@ -45,10 +48,10 @@ _TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "lambda=3e-6, lr_neurons=1e-2": _method(lr_neurons=1e-2, lambda1=3e-6, lambda2=3e-8),
     "lambda=0": _method(**VARIANTS["no_lreg"]),
     "lambda2=1e-6": _method(lambda2=1e-6),
-    "steps=200": _train(steps=200, save_every=200, decay_steps=50),
-    "steps=800": _train(steps=800, save_every=800, decay_steps=200),
-    "steps=800, batch=4+2": _LONG,
-    "steps=800, batch=4+2, lr_neurons=2e-3": _LONG | _method(lr_neurons=2e-3),
+    "steps=200": _steps(200),
+    "steps=800": _steps(800),
+    "steps=800, batch=4+2": _steps(800, prior_batch=2),
+    "steps=800, batch=4+2, lr_neurons=2e-3": _steps(800, prior_batch=2) | _method(lr_neurons=2e-3),
     "constant": _train(decay_steps=0),
     "batch=4+2": _train(prior_batch=2),
     "snr_gamma=0.3": _train(snr_gamma=0.3),
@@ -58,7 +61,7 @@ _TRIALS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     **{name: _method(**VARIANTS[name]) for name in ("token", "full_kv", "random")},
 }
 
-TRIALS = {name: {part: _BASE[part] | trial.get(part, {}) for part in _BASE} for name, trial in _TRIALS.items()}
+TRIALS = {name: {part: {**_BASE[part], **trial.get(part, {})} for part in _BASE} for name, trial in _TRIALS.items()}
 """Trial -> all that differs from configs/bench.py; its name says what differs from `_BASE`."""
 
 

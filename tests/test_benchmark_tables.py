@@ -42,7 +42,9 @@ def invented(score: Score, variant: str = "cns", number: int = 1, seed: int = 0,
     ]
     pairs = [(j, (j + 1) % size) for j in range(1 if size == 3 else size)]
     cells += [
-        [size, TOGETHER, f"both {pair}", list(pair), 2, *score(size, TOGETHER, pair), None, None, 0.5] for pair in pairs
+        [size, TOGETHER, f"both {pair}", list(pair), 2, *score(*key), None, None, seen(score, *key)]
+        for pair in pairs
+        for key in [(size, TOGETHER, pair)]
     ]
     return {
         **{"group": "main", "variant": variant, "number": number, "seed": seed, "order": 0},
@@ -119,7 +121,7 @@ def test_differences_are_paired_and_decided() -> None:
     assert together == [
         "two or three concepts",
         "+75.0 [75.0, 75.0] yes",
-        "+0.0 [0.0, 0.0] undecided",
+        "+37.5 [37.5, 37.5] yes",
         "+10.0 [10.0, 10.0] yes",
         "+75.0 [75.0, 75.0] yes",
     ]

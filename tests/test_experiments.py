@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.experiments import GROUPS, VARIANTS, Experiment, measured, mixed
+from benchmarks.experiments import GROUPS, VARIANTS, Experiment, has_line, mixed
 from benchmarks.runs import keep, read_lines
 from benchmarks.trials import HEAD, TRIALS, row
 from cns_jax.engine.judging import judge_id
@@ -47,11 +47,13 @@ def test_trials_are_settings(name: str, tmp_path: Path) -> None:
 
 def test_recorded_trials_are_what_their_names_say_today(tmp_path: Path) -> None:
     """A change of configs/bench.py that a trial does not name would make the record lie."""
-    for line in read_lines(Path("benchmarks/results/paper/sweep.jsonl")):
+    lines = read_lines(Path(__file__).parents[1] / "benchmarks" / "results" / "paper" / "sweep.jsonl")
+    assert lines
+    for line in lines:
         about = (line[name] for name in ("group", "variant", "number", "seed", "order"))
         trial = Experiment(*about, count=line["count"], **TRIALS[line["variant"]])
         own = line | {"judge": judge_id()}
-        assert measured(trial, tmp_path, line["cells"][0][4], [own], line["base"]), line["variant"]
+        assert has_line(trial, tmp_path, line["cells"][0][4], [own], line["base"]), line["variant"]
 
 
 def test_a_run_has_one_line(tmp_path: Path) -> None:
@@ -77,11 +79,11 @@ def test_what_has_its_line_is_not_made_again(tmp_path: Path) -> None:
     line = {"group": "main", "variant": "cns", "number": 1, "seed": 0, "order": 0, "count": 7, "base": "b"}
     line |= {part: settings[part] for part in ("method", "train", "sample")} | {"judge": judge_id()}
     line = json.loads(json.dumps(line | {"cells": [[1, "single", "a", [0], 2, 0.5]]}))
-    assert measured(experiment, tmp_path, 2, [line], "b")
-    assert not measured(experiment, tmp_path, 4, [line], "b")
-    assert not measured(experiment, tmp_path, 2, [line], "another model")
-    assert not measured(dataclasses.replace(experiment, seed=1), tmp_path, 2, [line], "b")
-    assert not measured(dataclasses.replace(experiment, train={"steps": 400}), tmp_path, 2, [line], "b")
+    assert has_line(experiment, tmp_path, 2, [line], "b")
+    assert not has_line(experiment, tmp_path, 4, [line], "b")
+    assert not has_line(experiment, tmp_path, 2, [line], "another model")
+    assert not has_line(dataclasses.replace(experiment, seed=1), tmp_path, 2, [line], "b")
+    assert not has_line(dataclasses.replace(experiment, train={"steps": 400}), tmp_path, 2, [line], "b")
 
 
 def test_lines_that_differ_as_their_variants_do_go_together() -> None:
