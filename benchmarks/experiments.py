@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from benchmarks.drift import drift, likeness
 from benchmarks.lines import NUMBERS
 from benchmarks.runs import KEY, keep, read_lines
-from cns_jax.core.settings import build
+from cns_jax.core.settings import build, require
 from cns_jax.engine.evaluation import EvaluationRequest, evaluate
 from cns_jax.engine.judging import judge_id
 from cns_jax.engine.learned import Learned
@@ -28,7 +28,7 @@ from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.stages import Stages
 from cns_jax.engine.studio import find_source
 from cns_jax.evals.forgetting import json_number
-from cns_jax.evals.scores import Score
+from cns_jax.evals.scores import Score, attributes_shown
 from cns_jax.methods.cns import Memory
 from cns_jax.miniature.concepts import concepts as drawn_concepts
 from cns_jax.neurons.score import cross_attention_kernels
@@ -156,18 +156,34 @@ def has_line(experiment: Experiment, root: Path, pictures: int, lines: Sequence[
 
 
 def finished(folders: Sequence[str], pictures: int) -> Iterator[dict[str, Any]]:
-    """A line for each of any finished runs, evaluated first where they are not: its variant is the run's name, and runs
+    """A line for each of any finished runs, evaluated first where they are not: its settings tell its variant, and runs
     of the same concepts in the same order are one set.
 
-    Raises SettingsError for a folder that is no run.
+    Raises SettingsError for a folder that is no run, or for a second run of the same variant, set and seed.
     """
     sets: dict[tuple[str, ...], int] = {}
+    seen: dict[tuple[Any, ...], Path] = {}
     for folder in map(Path, folders):
         settings = Learned.of(str(folder)).settings
         found = _evaluated(EvaluationRequest(str(folder), num=pictures, seed=settings.seed))
         number = sets.setdefault(tuple(concept["name"] for concept in found["concepts"]), len(sets) + 1)
-        values = ("main", settings.name, number, settings.seed, 0, len(found["concepts"]))
+        values = ("main", variant_of(settings), number, settings.seed, 0, len(found["concepts"]))
+        other = seen.setdefault(values, folder)
+        require(
+            other == folder,
+            f"{folder} and {other} are both {values[1]} of the same concepts at seed {settings.seed}: give one of them",
+        )
         yield line(dict(zip(KEY, values, strict=True)), folder, found)
+
+
+def variant_of(settings: RunSettings) -> str:
+    """The one of VARIANTS that CNS's settings make, or another method's name."""
+    if settings.method_name != "cns":
+        return settings.method_name
+    differing = [
+        name for name, values in VARIANTS.items() if all(getattr(settings.method, k) == v for k, v in values.items())
+    ]
+    return max(differing, key=lambda name: len(VARIANTS[name]))  # full_kv has no L_reg either
 
 
 def mixed(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -182,7 +198,8 @@ def mixed(lines: Sequence[Mapping[str, Any]]) -> str:
 
 def _facts(line: Mapping[str, Any]) -> dict[str, Any]:
     varied = ("ratio",) if line["group"] == "ratio" else VARIANTS.get(line["variant"], ())
-    facts = {"base": line["base"], "judge": line["judge"], "pictures a prompt": line["cells"][0][4]}
+    facts = {name: line[name] for name in ("base", "judge", "clip") if name in line}
+    facts["pictures a prompt"] = line["cells"][0][4]
     for part in ("train", "sample", "method"):
         facts |= {f"{part}.{k}": v for k, v in line[part].items() if part != "method" or k not in varied}
     return facts
@@ -204,12 +221,13 @@ def _made_so(found: Mapping[str, Any], request: EvaluationRequest) -> bool:
 
 def line(about: Mapping[str, Any], folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     """What tables and figures need of one run, without its pictures. about: the fields of KEY. cells: a row a prompt
-    and stage: stage, kind, prompt, indices of its concepts, number of pictures, mean of each of NUMBERS over them."""
+    and stage: stage, kind, prompt, indices of its concepts, number of pictures, mean of each of NUMBERS over them.
+    shown: of each concept, the share of pictures with each of its attributes, right after its lesson and at the end."""
     ledger = json.loads((folder / "ledger.json").read_text())
     config = json.loads((folder / "config.json").read_text())
     groups: dict[tuple[Any, ...], list[Score]] = {}
-    for row in found["scores"]:
-        score = Score.of(row)
+    every = [Score.of(row) for row in found["scores"]]
+    for score in every:
         groups.setdefault((score.stage, score.kind, score.prompt, score.concepts), []).append(score)
     cells = [
         [*key, len(scores), *(json_number(round(fmean(getattr(s, name) for s in scores), 5)) for name in NUMBERS)]
@@ -223,7 +241,12 @@ def line(about: Mapping[str, Any], folder: Path, found: Mapping[str, Any]) -> di
         "method": config["method"],
         "train": config["train"],
         "sample": found["sample"],
+        "clip": found["clip"],
         "summary": found["summary"],
+        "shown": {
+            concept["name"]: attributes_shown([s for s in every if s.concepts == (index,)], len(found["concepts"]))
+            for index, concept in enumerate(found["concepts"])
+        },
         "zero_shot": found["zero_shot"],
         "masks": [row["mask"] for row in ledger["concepts"]],
         "overlaps": json.loads((folder / "overlaps.json").read_text()),

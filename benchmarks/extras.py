@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.entries import Entry, Table, count, number, spread, word
 from benchmarks.lines import (
+    ATTRIBUTES,
     CLIP_I,
     FOUND,
     OTHERS,
@@ -21,7 +22,9 @@ from benchmarks.lines import (
     gather,
     known,
     mean,
+    of_concepts,
     of_line,
+    of_rows,
     of_runs,
     paired,
     pick,
@@ -30,6 +33,7 @@ from benchmarks.lines import (
     when_new,
     without_token,
 )
+from benchmarks.reasons import NAMES
 from benchmarks.tables import ends, told
 from cns_jax.evals.scores import SINGLE, TABLE_SCALES
 
@@ -67,7 +71,9 @@ def _control(runs: Sequence[Run]) -> Table:
         "Pictures of prompts without any concept that show what was asked for, after all lessons, in per cent of the "
         "base model's share: all attributes together, then one by one."
     )
-    return Table("zero_shot", "control", "Control kept", note, ["", "runs", "all, %", *attributes], rows)
+    return Table(
+        "zero_shot", "control", "Control kept", note, ["", "runs", "all, %", *(NAMES[a] for a in attributes)], rows
+    )
 
 
 def _unchanged(runs: Sequence[Run]) -> Table:
@@ -89,52 +95,20 @@ def _leakage(runs: Sequence[Run]) -> Table:
     rows = []
     for label, own in variants(runs).items():
         cells = []
-        for measure in (FOUND, CLIP_I):
+        for measure in (FOUND, ATTRIBUTES, CLIP_I):
             before, after = (gather(own, measure, without_token(end)) for end in (False, True))
             cells += [number(mean(before)), spread(paired(after, before), signed=True)]
         new, end = gather(own, OTHERS, when_new), gather(own, OTHERS, at_end(SINGLE))
         rows.append([word(label), count(own), *cells, number(mean(new)), spread(paired(end, new), signed=True)])
     note = (
         "A concept where its token is not in the prompt. Without tokens: the concepts' prompts written without them, "
-        "by the base model and what all lessons change. Other concepts: CLIP-I of a concept's pictures with those of "
-        "all others, right after its lesson and what later lessons change. Leakage is where an interval lies above 0."
+        "by the base model, which shows some attributes by chance, and what all lessons change. Other concepts: CLIP-I "
+        "of a concept's pictures with those of all others, right after its lesson and what later lessons change. "
+        "Leakage is where an interval lies above 0."
     )
-    head = ["", "runs", "without tokens: found, %", "change", "CLIP-I", "change", "other concepts: CLIP-I", "change"]
+    head = ["", "runs", "without tokens: found, %", "change", "attributes, %", "change", "CLIP-I", "change"]
+    head += ["other concepts: CLIP-I", "change"]
     return Table("zero_shot", "leakage", "Leakage", note, head, rows)
-
-
-def attributes(runs: Sequence[Run]) -> Table:
-    """Which attributes of a concept are learned and which are lost, by the judge."""
-    named = variants(runs)
-    names = [name for name in _ATTRIBUTES if any(math.isfinite(_shown(own, name, "new")) for own in named.values())]
-    rows = [
-        [word(label), count(own)]
-        + [number(100 * _shown(own, name, when), 0) for name in names for when in ("new", "end")]
-        for label, own in named.items()
-    ]
-    note = (
-        "Pictures of a concept that show its attributes, in per cent, right after its lesson and after all: scene and "
-        "style of the concepts that are one, the rest of subjects. `found` asks for kind, colour, pattern and the "
-        "pattern's colour at once, `attributes` is the mean of all. Quirk: ear, collar, star, hat or crest. Eyes are "
-        "left out: the judge sees odd ones in 4 to 71 % of real renders."
-    )
-    head = ["", "runs", *(text for name in names for text in (f"{_ATTRIBUTES[name]}: new", "end"))]
-    return Table("forgetting", "attributes", "Attribute by attribute", note, head, rows)
-
-
-_ATTRIBUTES = {
-    "subject": "kind",
-    "color": "colour",
-    "pattern": "pattern",
-    "second": "pattern's colour",
-    "quirk": "quirk",
-    "scene": "scene",
-    "style": "style",
-}
-
-
-def _shown(runs: Sequence[Run], attribute: str, when: str) -> float:
-    return of_line(runs, "summary", "attributes", attribute, when)
 
 
 def by_order(runs: Sequence[Run]) -> dict[tuple[int, int], list[Run]]:
@@ -213,23 +187,14 @@ def thresholds(runs: Sequence[Run]) -> Table:
     """How many inputs of each output unit are selected."""
     rows = []
     for ratio, own in by_ratio(runs).items():
-        values = (told(FOUND, "learning"), told(FOUND, "average"), told(FOUND, "forgetting"), told(CLIP_I, "average"))
-        cells = (spread(estimate(of_runs(own, value))) for value in (*values, control_kept))
+        fields = ((FOUND, "learning"), (FOUND, "average"), (FOUND, "forgetting"), (CLIP_I, "average"))
+        cells = [spread(estimate(of_concepts(own, *field))) for field in fields]
+        cells.append(spread(estimate(of_runs(own, control_kept))))
         size = number(100 * mean(of_runs(own, of_rows("masks", "mask_share"))), 1)
         rows.append([number(100 * ratio, 0, " %"), count(own), size, *cells])
     note = "The method's threshold is 30 %. Mask: a concept's weights in per cent of K/V; control: of the base model."
     head = ["threshold", "runs", "mask, %", "found, %: learned", "final", "forgetting", "CLIP-I: final", "control, %"]
     return Table("threshold", "thresholds", "Threshold of the selection", note, head, rows)
-
-
-def of_rows(field: str, name: str, first: int = 0) -> Callable[[Run], float | None]:
-    """Mean over the rows of a line's field, from row `first` on, of one of their numbers; None if there are none."""
-
-    def value(run: Run) -> float | None:
-        values = [x for row in (run.line.get(field) or [])[first:] if (x := known(row, name)) is not None]
-        return float(np.mean(values)) if values else None
-
-    return value
 
 
 def masks(runs: Sequence[Run]) -> Table:
@@ -257,22 +222,3 @@ def masks(runs: Sequence[Run]) -> Table:
     )
     head = ["", "runs", "base, %", "mask, %", "shared, % of mask", "IoU of pairs", "IoU of all"]
     return Table("masks", "masks", "The concepts' weights (9.2, 9.3)", note, head, rows)
-
-
-def moved(runs: Sequence[Run]) -> Table:
-    """Why the first concept is forgotten, or not: through which neurons a later lesson moves its keys and values."""
-    rows = []
-    for label, own in variants(runs).items():
-        parts = (of_runs(own, of_rows("drift", part)) for part in ("all", "own", "earlier", "new"))
-        alike = (number(of_line(own, "likeness", name), 2) for name in ("taught", "plain"))
-        rows.append([word(label), count(own), *(number(100 * mean(part)) for part in parts), *alike])
-    note = (
-        "What a later lesson changes in the cross-attention keys and values of the first concept's prompts, in per "
-        "cent of the base model's energy there, mean over lessons: by the weights that the first concept selected, by "
-        "those that only other earlier concepts did, and by those that none did. L_reg, where there is one, acts on "
-        "the first two, not on the last. Likeness: mean cosine between the text features of different concepts' "
-        "prompts, with their tokens and without; what a weight learns for one prompt reaches another by as much."
-    )
-    head = ["", "runs", "in all, %", "the first concept's weights", "other earlier concepts'", "new ones", "likeness"]
-    head += ["without tokens"]
-    return Table("masks", "moved", "What moves the first concept", note, head, rows)

@@ -11,7 +11,7 @@ import numpy as np
 
 from cns_jax.evals.bootstrap import Estimate, difference, interval
 from cns_jax.evals.clip_scores import clip_score
-from cns_jax.evals.forgetting import Forgetting
+from cns_jax.evals.forgetting import by_concept
 from cns_jax.evals.scores import FIELDS, PLAIN, SINGLE
 
 NUMBERS = (*FIELDS, "clip_i_others", "attributes")
@@ -28,12 +28,11 @@ VARIANTS = {
 
 INTERVALS = (
     "In brackets: 95 % bootstrap intervals. A resample draws sets, then concepts within each, and keeps all prompts "
-    "and seeds of a concept together; with a single set it draws seeds and concepts. Runs of one set share its "
-    "prompts, and five prompts share a concept, so prompts are not drawn one by one (neither within a run nor with "
-    "`shared_prompts`, which needs the same prompts in every run): simulated with 3 sets, 3 seeds, 35 prompts and "
-    "variances that we assumed, such "
-    "intervals hold the truth of new sets in about 65 % of cases for scores and 90 % for paired differences; drawing "
-    "whole concepts, in 90 % and 95 %."
+    "and seeds of a concept together, since they succeed and fail together; with a single set it draws seeds and "
+    "concepts. Where only one concept of each set is looked at (Fig. 5), its prompts are drawn instead; where a run "
+    "has a single number (control), its runs. Simulated with 3 sets, 3 seeds, 35 prompts and variances that we "
+    "assumed, intervals over concepts hold the truth of new sets in about 90 % of cases for scores and 95 % for paired "
+    "differences (over prompts: 65 and 90 %)."
 )
 
 
@@ -94,8 +93,8 @@ class Run:
         """The concepts that a cell's prompt asks for."""
         return tuple(self.line["concepts"][i] for i in cell.concepts)
 
-    def forgetting(self, measure: Measure) -> Forgetting | None:
-        """What was learned and forgotten; None where it was not measured."""
+    def matrix(self, measure: Measure) -> np.ndarray:
+        """Score of each concept after each lesson (stages, concepts); NaN where nothing was measured."""
         matrix = np.full((self.last, self.last), math.nan)
         places: dict[tuple[int, int], list[float]] = {}
         for cell in self.cells:
@@ -103,10 +102,14 @@ class Run:
                 places.setdefault((cell.stage - 1, cell.concepts[0]), []).append(cell.means[measure.field])
         for place, values in places.items():
             matrix[place] = np.mean([measure.scaled(x) for x in values])
+        return matrix
+
+    def forgetting(self, measure: Measure) -> dict[str, tuple[float, ...]]:
+        """What was learned and forgotten of each concept, by the fields of `Forgetting`; empty if not measured."""
         try:
-            return Forgetting.of(matrix)
+            return by_concept(self.matrix(measure))
         except ValueError:
-            return None
+            return {}
 
 
 def pick(runs: Iterable[Run], group: str, variant: str = "cns") -> list[Run]:
@@ -181,6 +184,16 @@ def of_runs(runs: Iterable[Run], value: Callable[[Run], float | None]) -> list[S
     return [Sample(*run.key, "", run.key, x) for run, x in values if x is not None and math.isfinite(x)]
 
 
+def of_concepts(runs: Iterable[Run], measure: Measure, field: str) -> list[Sample]:
+    """A field of `Forgetting`, its value for each concept of each run that has one."""
+    found = []
+    for run in runs:
+        values = run.forgetting(measure).get(field, ())
+        for name, value in zip(run.line["concepts"], values, strict=False):  # the last one has had no later lesson
+            found.append(Sample(*run.key, (run.line["order"], name), (run.key[0], (name,)), value))
+    return found
+
+
 def estimate(samples: Sequence[Sample]) -> Estimate | None:
     """Mean and interval; None if there is nothing."""
     return interval([s.value for s in samples], **_drawn(samples)) if samples else None
@@ -235,6 +248,16 @@ def control_kept(run: Run) -> float | None:
 def of_line(runs: Iterable[Run], *path: str) -> float:
     """Mean over the runs' lines of the number at a path of names; NaN where none has it."""
     return mean(of_runs(runs, lambda run: known(run.line, *path)))
+
+
+def of_rows(field: str, name: str, first: int = 0) -> Callable[[Run], float | None]:
+    """Mean over the rows of a line's field, from row `first` on, of one of their numbers; None if there are none."""
+
+    def value(run: Run) -> float | None:
+        values = [x for row in (run.line.get(field) or [])[first:] if (x := known(row, name)) is not None]
+        return float(np.mean(values)) if values else None
+
+    return value
 
 
 def share(part: float, whole: float) -> float:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.entries import Figure, Table
-from benchmarks.extras import attributes, masks, moved, orders, thresholds, zero_shot
+from benchmarks.extras import masks, orders, thresholds, zero_shot
 from benchmarks.lines import INTERVALS, Run
+from benchmarks.pictures import first_concepts
 from benchmarks.plots import draw
+from benchmarks.reasons import attributes, missed, moved
 from benchmarks.tables import ablations, acceptance, concepts, differences, forgetting, methods
 from cns_jax.core.files import replacing
 from cns_jax.core.markdown import table_lines
@@ -31,6 +34,10 @@ SECTIONS = {
 }
 
 
+RENDERS = "renders.json"
+"""Beside the page: what the judge sees in real renders of the concepts."""
+
+
 def write_all(lines: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Write README.md, tables.json and the figures (PNG and SVG) of the lines into `folder`; returns all of them.
 
@@ -38,8 +45,10 @@ def write_all(lines: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """
     runs = [Run.of(line) for line in lines]
     folder.mkdir(parents=True, exist_ok=True)
-    tables = tables_of(runs)
-    figures = draw(runs, folder / "figures")
+    renders = folder / RENDERS
+    tables = tables_of(runs, json.loads(renders.read_text()) if renders.exists() else {})
+    pictures = first_concepts(folder / "figures", sorted({run.key[0] for run in runs}))
+    figures = [*draw(runs, folder / "figures"), *pictures]
     page, data = folder / "README.md", folder / "tables.json"
     found = {
         "runs": len(lines),
@@ -48,11 +57,12 @@ def write_all(lines: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     }
     _write(data, json.dumps(found, indent=1, allow_nan=False) + "\n")
     _write(page, markdown(tables, figures, folder, head(lines), origin(lines)))
-    return [page, data, *(f for figure in figures for f in (figure.file, figure.file.with_suffix(".svg")))]
+    drawn = [file for figure in figures for file in (figure.file, figure.file.with_suffix(".svg"))]
+    return [page, data, *filter(Path.exists, drawn)]  # a sheet of pictures has no SVG
 
 
-def tables_of(runs: Sequence[Run]) -> list[Table]:
-    """All tables, in the order of the page."""
+def tables_of(runs: Sequence[Run], renders: Mapping[str, Any]) -> list[Table]:
+    """All tables, in the order of the page. renders: what the judge sees in real renders, by concept."""
     return [
         acceptance(runs),
         methods(runs),
@@ -66,6 +76,7 @@ def tables_of(runs: Sequence[Run]) -> list[Table]:
         masks(runs),
         moved(runs),
         concepts(runs),
+        missed(runs, renders),
     ]
 
 
@@ -84,10 +95,15 @@ def head(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         "Subjects are taught in three scenes and asked for in others. A classifier that no prompt went through tells "
         "`found`, whether every concept of the prompt appeared (kind, colour, pattern and the pattern's colour at "
         "once, or the style, or the scene), and `attributes`, the share of these and of the quirk (ear, collar, star, "
-        "hat, crest) that did; CLIP-T is of the miniature's CLIP, whose text tower the miniature's text encoder "
+        "hat, crest) that did. CLIP-T is of the miniature's CLIP, whose text tower the miniature's text encoder "
         "started from (the paper scores with another CLIP than its model's)."
     )
-    return ["# Concept Neuron Selection on the miniature", "", told]
+    fair = (
+        "Every variant has the rates, steps and lambdas that [a sweep](sweep.md) chose for CNS, on concepts 4 to 7 of "
+        "sets 1 and 2; set 3 had no part in it (but for two trials with the miniature's forerunner). What a lower "
+        "rate does for full K/V is the sweep's last rows."
+    )
+    return ["# Concept Neuron Selection on the miniature", "", told, "", fair]
 
 
 def markdown(
@@ -96,7 +112,11 @@ def markdown(
     """The page."""
     out = [*title, "", INTERVALS, ""]
     if (folder / "neurons" / "tables.md").exists():
-        out += ["Which neurons are selected (Fig. 3, Fig. 7, 9.1 to 9.3): [neurons](neurons/tables.md).", ""]
+        told = (
+            "always selected (Fig. 3), prompts edited word by word (Fig. 7, 9.1), shares and overlaps (9.2, 9.3), "
+            "thresholds, calibration prompts, layers"
+        )
+        out += [f"[The neurons](neurons/tables.md): {told}.", ""]
     for section, title in SECTIONS.items():
         own = [table for table in tables if table.section == section]
         drawn = [figure for figure in figures if figure.section == section]
@@ -108,10 +128,10 @@ def markdown(
 
 
 def _rows(figures: Sequence[Figure], folder: Path) -> list[str]:
-    """Figures of one row side by side, each under its sentence."""
+    """Figures of one row side by side, two at most, so that they can be read; each under its sentence."""
     out = []
-    for row in dict.fromkeys(figure.row for figure in figures):
-        own = [figure for figure in figures if figure.row == row]
+    rows = [[f for f in figures if f.row == row] for row in dict.fromkeys(figure.row for figure in figures)]
+    for own in (row[i : i + 2] for row in rows for i in range(0, len(row), 2)):
         links = [f"![{f.file.stem}]({f.file.relative_to(folder).as_posix()})" for f in own]
         out += [*table_lines([f.reading for f in own], [links]), ""]
     return out
@@ -127,11 +147,22 @@ def origin(lines: Sequence[Mapping[str, Any]]) -> str:
     versions = [f"{k} {v}" for line in lines for k, v in (line.get("versions") or {}).items()]
     pictures = [cell[4] for line in lines for cell in line["cells"][:1]]
     steps = [(line.get("train") or {}).get("steps") for line in lines]
+    groups = Counter(line["group"] for line in lines)
+    timings = [(line.get("timings") or {}) | {"compile": 0.0} for line in lines]  # which the other parts contain
+    seconds = [s for parts in timings for s in parts.values() if isinstance(s, int | float)]
+    sampling = [
+        f"{x['sampler']}, {x['steps']} steps, guidance {x['guidance_scale']}"
+        for line in lines
+        if (x := line.get("sample"))
+    ]
     parts = {
+        "groups": ", ".join(f"{name} {size}" for name, size in groups.items()),
         "sets": of([line["number"] for line in lines]),
         "seeds": of([line["seed"] for line in lines]),
         "steps a lesson": of(steps),
         "pictures a prompt": of(pictures),
+        "sampling": of(sampling),
+        "hours of training": f"{sum(seconds) / 3600:.1f}" if any(seconds) else "",
         "versions": of(versions),
         "device": of([line.get("device") for line in lines]),
         "date": " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "",

@@ -4,10 +4,11 @@ On the miniature: trains and evaluates what is missing under --root (resumable a
 share the work, each with its own --variants or --sets), appends a line a finished run to
 benchmarks/results/paper/runs.jsonl, and draws tables and figures from the lines: with --draw_only nothing is trained.
 All groups are 90 runs of about 11 minutes on one core; --groups=main are the 45 of Fig. 5 and Table 2. The analysis of
-neurons (Fig. 3, 7, 9.1, 9.2), which needs no training, goes to the folder neurons beside the page.
+neurons (Fig. 3, 7, 9.1 to 9.3), which needs no training, goes to the folder neurons beside the page.
 
-With --runs: the same tables and figures of any finished runs, of Stable Diffusion too, evaluated first where they are
-not. A run's name (--config.name) tells its method; runs of the same concepts are seeds of one set.
+With --runs: the same of any finished runs, of Stable Diffusion too, evaluated first where they are not; the neurons are
+the first run's. A run's settings tell its method (CNS, without L_reg, ...); runs of the same concepts in the same order
+are seeds of one set.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from pathlib import Path
 from absl import app, flags
 
 from benchmarks.experiments import GROUPS, finished, mixed, perform_all
-from benchmarks.page import write_all
+from benchmarks.page import RENDERS, write_all
+from benchmarks.pictures import draw_first_concepts
+from benchmarks.reasons import judge_renders
 from benchmarks.runs import keep, read_lines
 from cns_jax.engine.analysis import AnalysisRequest, analyze
 from cns_jax.engine.fit import Interrupted
@@ -42,9 +45,11 @@ def main(_: list[str]) -> None:
     if _RUNS.value:
         _draw_finished(file)
     elif not _DRAW_ONLY.value:
-        neurons = file.parent / "neurons"
+        neurons, renders = file.parent / "neurons", file.parent / RENDERS
         if not (neurons / "tables.md").exists():
             analyze(AnalysisRequest(out=str(neurons)))
+        if not renders.exists():
+            judge_renders(renders)
         sets, seeds = [int(n) for n in _SETS.value], [int(n) for n in _SEEDS.value]
         experiments = [e for group in _GROUPS.value for e in GROUPS[group](sets, seeds)]
         experiments = [e for e in experiments if not _VARIANTS.value or e.variant in _VARIANTS.value]
@@ -70,8 +75,11 @@ def _draw_finished(file: Path) -> None:
     if len(models) > 1:
         told = ", ".join(models.values())
         sys.exit(f"error: these runs are of several models ({told}); their scores cannot be compared")
+    if other := mixed(lines):
+        print(f"Mind: these runs differ in {other}; the tables compare them all the same", file=sys.stderr)
     for line in lines:
         keep(file, line)
+    analyze(AnalysisRequest(run=_RUNS.value[0], out=str(file.parent / "neurons")))
     write_all(lines, file.parent)
 
 
@@ -81,6 +89,7 @@ def _page(file: Path) -> bool:
     if lines and (other := mixed(lines)):
         sys.exit(f"error: the runs in {file} differ in {other}; take the old lines out, or give another --results")
     if lines:
+        draw_first_concepts(Path(_ROOT.value), file.parent / "figures")
         write_all(lines, file.parent)
     return bool(lines)
 

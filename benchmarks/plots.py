@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +15,17 @@ from benchmarks.lines import (
     MEASURES,
     VARIANTS,
     Run,
+    Sample,
     at_end,
     control_kept,
     estimate,
     gather,
+    of_concepts,
     of_runs,
     pick,
     variants,
 )
+from benchmarks.reasons import NAMES
 from benchmarks.stage_plots import matrix, stages
 from benchmarks.tables import KINDS, gain, told, transfer_gain
 from cns_jax.evals.bootstrap import Estimate
@@ -87,7 +90,7 @@ def _control(runs: Sequence[Run], folder: Path) -> Iterator[Figure]:
         values = [[v / 100 for v in row] for row in kept.values()]
         limits = min(0.8, float(np.nanmin(values))), 1.0
         file = heat_map(
-            folder / "control", values, list(kept), attributes, percent=True, limits=limits,
+            folder / "control", values, list(kept), [NAMES[a] for a in attributes], percent=True, limits=limits,
             title="What is left of the base model's control?",
             subtitle="Prompts without any concept, after all lessons: share of pictures that show each attribute as "
             "asked for, in per cent of the base model's.",
@@ -122,14 +125,13 @@ def _orders(runs: Sequence[Run], folder: Path) -> Iterator[Figure]:
 
 def _thresholds(runs: Sequence[Run], folder: Path) -> Iterator[Figure]:
     found = by_ratio(runs)
-    wanted = {
-        "found, right after the lesson": told(FOUND, "learning"),
-        "found, at the end": told(FOUND, "average"),
-        "control, of the base model": control_kept,
+    wanted: dict[str, Callable[[list[Run]], list[Sample]]] = {
+        "found, right after the lesson": lambda own: of_concepts(own, FOUND, "learning"),
+        "found, at the end": lambda own: of_concepts(own, FOUND, "average"),
+        "control, of the base model": lambda own: of_runs(own, control_kept),
     }
     series = {
-        name: series_of([estimate(of_runs(own, value)) for own in found.values()], 0.01)
-        for name, value in wanted.items()
+        name: series_of([estimate(samples(own)) for own in found.values()], 0.01) for name, samples in wanted.items()
     }
     if len(found) > 1 and measured(series):
         file = curves(

@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks.entries import Figure, measured, numbers_of, series_of
-from benchmarks.lines import FOUND, MEASURES, Run, Where, concept_at, estimate, gather, known_at, pick, variants
+from benchmarks.lines import (
+    ATTRIBUTES,
+    FOUND,
+    MEASURES,
+    Run,
+    Where,
+    concept_at,
+    estimate,
+    gather,
+    known_at,
+    pick,
+    variants,
+)
 from cns_jax.evals.figures import PALETTE, Series, figure, heat_map
 
 _LABELS = {
@@ -32,12 +44,12 @@ def _new(stage: int) -> Where:
 _CURVES: Mapping[str, tuple[Callable[[int], Where], str, str, str]] = {
     "first": (_first, "Fig. 5: is the first concept kept?", "lessons so far", "flat is kept, falling is forgotten"),
     "new": (_new, "Is each lesson still learned?", "lesson", "each concept right after its own lesson; flat is good"),
-    "known": (known_at, "All concepts so far", "lessons so far", "mean over all concepts known by then"),
+    "known": (known_at, "All concepts so far.", "lessons so far", "mean over all concepts known by then"),
 }
 
 
 def stages(runs: Sequence[Run], folder: Path) -> Iterator[Figure]:
-    """A row of figures a measure, on one scale."""
+    """A row of figures a measure."""
     named = variants(runs)
     last = max((run.last for own in named.values() for run in own), default=0)
     at = range(1, last + 1)
@@ -50,16 +62,16 @@ def stages(runs: Sequence[Run], folder: Path) -> Iterator[Figure]:
         }
         if last < 2 or not measured(drawn["first"]):
             continue
-        whole = (0.0, 102.0) if measure is FOUND else _range([s for some in drawn.values() for s in some.values()])
         for name, series in drawn.items():
             _, title, x_label, reading = _CURVES[name]
             subtitle = f"{reading[0].upper()}{reading[1:]}. Whiskers: 95 % intervals."
+            whole = (0.0, 102.0) if measure in (FOUND, ATTRIBUTES) else _range(list(series.values()))
             file = folder / f"{name}_{measure.field}.png"
             with figure(file.with_suffix(""), title, subtitle) as axes:
                 _draw(axes, at, series, whole)
                 axes.set_xlabel(x_label)
                 axes.set_ylabel(_LABELS[measure.field])
-            yield Figure("stages", measure.field, file, f"{measure.label}: {reading}.", numbers_of(series, at))
+            yield Figure("stages", measure.field, file, f"{title} {measure.label}: {reading}.", numbers_of(series, at))
 
 
 def _draw(axes: Any, at: Sequence[int], series: Mapping[str, Series], whole: tuple[float, float]) -> None:
@@ -73,8 +85,11 @@ def _draw(axes: Any, at: Sequence[int], series: Mapping[str, Series], whole: tup
         if np.isfinite(y).any():
             ends[label] = float(y[np.isfinite(y)][-1]), PALETTE[i]
     places = apart([y for y, _ in ends.values()], 0.06 * (whole[1] - whole[0]))
-    for (label, (_, color)), place in zip(ends.items(), places, strict=True):
-        axes.annotate(label, (at[-1] + 0.28, place), color=color, va="center", annotation_clip=False)
+    for (label, (y, color)), place in zip(ends.items(), places, strict=True):
+        axes.annotate(
+            label, (at[-1] + 0.2, y), (at[-1] + 0.55, place), color=color, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.7},
+        )  # fmt: skip
     axes.set_xticks(list(at))
     axes.set_xlim(at[0] - 0.3, at[-1] + 0.25)
     axes.set_ylim(*whole)
@@ -98,7 +113,7 @@ def apart(values: Sequence[float], room: float) -> list[float]:
 
 
 def _range(series: Sequence[Series]) -> tuple[float, float]:
-    """One scale for figures side by side."""
+    """All of the curves and whiskers, with some room."""
     values = [v for one in series for side in (one.y, one.low, one.high) for v in side or () if math.isfinite(v)]
     room = 0.05 * (max(values) - min(values)) or 1.0
     return min(values) - room, max(values) + room

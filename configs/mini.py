@@ -9,12 +9,9 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """The demo's settings. Rates, lambdas and steps come from benchmarks/results/paper/sweep.md.
+    """The demo's settings. Rates, lambdas and steps come from benchmarks/results/paper/sweep.md, which says why.
 
-    The miniature's few and small kernels learn at much higher rates than SD-1.5's. Of four concepts, 800 steps found
-    84 % when learned and 73 % at the end, 400 steps 71 and 68 %, 200 steps less of both (mean of two sets, 200 of one).
-    A lambda1 of ten times this leaves scenes and styles unlearned, whose neurons earlier concepts have (55 and 51 %);
-    a third of it learns more and keeps no more.
+    The miniature's few and small kernels learn at much higher rates than SD-1.5's.
     """
     return ConfigDict(
         {
@@ -58,7 +55,7 @@ def get_config() -> ConfigDict:
             },
             "prior": {
                 "images": 64,
-                "general": 0.75,  # without, a scene's lesson changes all scenes: control falls to 67 to 74 %
+                "general": 0.75,  # 0 with an earlier miniature: scenes' lessons left 67 to 74 % of control
                 "directory": "",
                 "sample": {"sampler": "dpm++2m", "steps": 12, "guidance_scale": 4.0, "batch": 32},
             },

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_runs import CONCEPTS
 
-from benchmarks.experiments import GROUPS, VARIANTS, Experiment, has_line, mixed
+from benchmarks.experiments import GROUPS, VARIANTS, Experiment, finished, has_line, mixed, variant_of
 from benchmarks.runs import keep, read_lines
 from benchmarks.trials import HEAD, TRIALS, row
+from cns_jax.core.settings import SettingsError
+from cns_jax.engine.evaluation import EvaluationRequest, evaluate
 from cns_jax.engine.judging import judge_id
 from cns_jax.miniature.concepts import concepts
 
@@ -30,6 +34,25 @@ def test_variants(tmp_path: Path) -> None:
     assert of["no_lreg"].lambda1 == of["no_lreg"].lambda2 == of["full_kv"].lambda1 == 0
     assert (of["random"].selection, of["full_kv"].selection, of["token"].lr_neurons) == ("random", "all", 0.0)
     assert of["random"].lambda1 == of["cns"].lambda1
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_settings_tell_a_variant(variant: str, tmp_path: Path) -> None:
+    assert variant_of(Experiment("ratio", "any", 1, 0, method=VARIANTS[variant]).settings(tmp_path)) == variant
+
+
+def test_any_finished_run_has_a_line(trained: dict[str, Any], tmp_path: Path) -> None:
+    """As of any configuration: nothing but its settings says that it is CNS."""
+    folders = [str(tmp_path / name) for name in ("a", "b")]
+    for folder in folders:
+        shutil.copytree(trained["folder"], folder)
+    request = EvaluationRequest(folders[0], num=1, zero_shot=0, clip="miniature", seed=trained["values"].get("seed", 0))
+    shutil.copytree(evaluate(request).parent, Path(folders[1]) / "evaluation")
+    (line,) = finished(folders[:1], 1)
+    assert (line["group"], line["variant"], line["clip"]) == ("main", "cns", "miniature")
+    assert list(line["shown"]) == list(CONCEPTS) and line["shown"]["tiger_cat"]["pattern"]["end"] is not None
+    with pytest.raises(SettingsError, match="are both cns of the same concepts at seed"):
+        list(finished(folders, 1))
 
 
 def test_an_order_rotates_the_concepts(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import MINIATURE, TEXTS, compute_dtype, encode_text, find_source
 from cns_jax.evals import neuron_prompts
 from cns_jax.evals.neuron_analysis import Counts, Questions, Statistics, count_kernel, statistics
-from cns_jax.evals.neuron_report import Analysis, draw_figures, tables
+from cns_jax.evals.neuron_report import Analysis, draw_figures, page
 from cns_jax.methods.cns import CNS
 from cns_jax.neurons.analysis import pack, selections
 from cns_jax.neurons.calibration import draw
@@ -97,8 +97,7 @@ def analyze(request: AnalysisRequest) -> Path:
     out = Path(request.out or (Path(request.run) / "analysis" if request.run else "runs/analysis")).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     (out / "analysis.json").write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
-    (out / "tables.md").write_text(tables(found))
-    draw_figures(found, out)
+    (out / "tables.md").write_text(page(found, draw_figures(found, out)))
     return out
 
 

@@ -62,7 +62,10 @@ class ControlResult:
 
 def control(request: ControlRequest) -> ControlResult:
     """Generate request.num prompts, a seed each, judge them beside fresh renders of the same prompts, and write
-    control.json and a grid (pairs of rows: generated, then the renders of the same prompts)."""
+    control.json and a grid (pairs of rows: generated, then the renders of the same prompts).
+
+    Raises SettingsError for a model of other pictures than the miniature's.
+    """
     if request.run:
         stages = Stages.open(request.run, request.after)
         studio, (params, rows) = stages.studio, stages.at(stages.last)
@@ -71,6 +74,13 @@ def control(request: ControlRequest) -> ControlResult:
         studio = Studio.open(find_source(Address(request.model)), (), 0, SIZE)
         params, rows = studio.params, jnp.zeros((0, studio.model.text_encoder.hidden_size))
         out = Path(request.out or "runs/control")
+    size = studio.model.unet.sample_size * studio.model.vae.downsampling
+    require(
+        size == SIZE,
+        f"{request.run or request.model} draws {size} x {size} pixels; this suite's prompts, and the judge of its "
+        f"pictures, are of the miniature's world of {SIZE} x {SIZE}; for another model: --suite=concepts --run=DIR, "
+        "which compares pictures without any concept with the base model's",
+    )
     pictures = control_pictures(request.num)
     prompts = control_prompts(pictures)
     seeds = [request.seed + i for i in range(request.num)]

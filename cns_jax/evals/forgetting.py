@@ -36,35 +36,46 @@ class Forgetting:
 
     @classmethod
     def of(cls, matrix: Any) -> Forgetting:
-        """matrix: (stages, concepts), square. NaN where nothing was measured; above the diagonal nothing is read.
-
-        Between diagonal and last row, gaps are left out of the maximum. Raises ValueError if the matrix is not
-        square or if the diagonal or the last row has gaps.
-        """
-        s = np.array(matrix, np.float64)
-        if s.ndim != 2 or s.shape[0] != s.shape[1] or not s.size:
-            raise ValueError(f"the matrix must be (stages, concepts) with one stage a concept, got {s.shape}")
-        last, new = s[-1], s.diagonal()
-        gaps = [f"s[{j}, {j}]" for j in np.flatnonzero(~np.isfinite(new))]
-        gaps += [f"s[{len(s) - 1}, {j}]" for j in np.flatnonzero(~np.isfinite(last[:-1]))]
-        if gaps:
-            raise ValueError(f"not measured, but needed: {', '.join(gaps)}")
-        earlier = [np.nanmax(s[j:-1, j]) for j in range(len(s) - 1)]
-        alone = len(s) == 1
+        """matrix: as in `by_concept`, whose errors it raises."""
+        terms = by_concept(matrix)
+        means = {name: float(np.mean(values)) if values else math.nan for name, values in terms.items()}
+        final, new = terms["average"], terms["learning"]
         return cls(
-            average=float(last.mean()),
-            learning=float(new.mean()),
-            backward_transfer=math.nan if alone else float((last - new)[:-1].mean()),
-            forgetting=math.nan if alone else float((earlier - last[:-1]).mean()),
-            retention=float(last[0] / new[0]) if new[0] else math.nan,
-            first=tuple(s[:, 0].tolist()),
-            plasticity=tuple(new.tolist()),
+            **means,
+            retention=final[0] / new[0] if new[0] else math.nan,
+            first=tuple(np.array(matrix, np.float64)[:, 0].tolist()),
+            plasticity=new,
         )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: curves as lists, None for NaN."""
         plain = dataclasses.asdict(self)
         return {k: [json_number(x) for x in v] if isinstance(v, tuple) else json_number(v) for k, v in plain.items()}
+
+
+def by_concept(matrix: Any) -> dict[str, tuple[float, ...]]:
+    """Of each concept, what `Forgetting`'s fields of the same names are the means of.
+
+    matrix: (stages, concepts), square. NaN where nothing was measured; above the diagonal nothing is read. Between
+    diagonal and last row, gaps are left out of the maximum. Raises ValueError if the matrix is not square or if the
+    diagonal or the last row has gaps.
+    """
+    s = np.array(matrix, np.float64)
+    if s.ndim != 2 or s.shape[0] != s.shape[1] or not s.size:
+        raise ValueError(f"the matrix must be (stages, concepts) with one stage a concept, got {s.shape}")
+    last, new = s[-1], s.diagonal()
+    gaps = [f"s[{j}, {j}]" for j in np.flatnonzero(~np.isfinite(new))]
+    gaps += [f"s[{len(s) - 1}, {j}]" for j in np.flatnonzero(~np.isfinite(last[:-1]))]
+    if gaps:
+        raise ValueError(f"not measured, but needed: {', '.join(gaps)}")
+    best = np.asarray([np.nanmax(s[j:-1, j]) for j in range(len(s) - 1)])
+    terms = {
+        "average": last,
+        "learning": new,
+        "backward_transfer": (last - new)[:-1],
+        "forgetting": best - last[:-1],
+    }
+    return {name: tuple(values.tolist()) for name, values in terms.items()}
 
 
 def json_number(value: float) -> float | None:

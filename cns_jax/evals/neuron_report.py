@@ -57,8 +57,8 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def tables(found: Analysis) -> str:
-    """The page, in Markdown."""
+def page(found: Analysis, figures: Sequence[Path]) -> str:
+    """The page, in Markdown. figures: of `draw_figures`, to stand beside the page."""
     main, pool = found.main, _POOLS[found.calibration]
     lines = [
         f"# Neurons of {found.title}",
@@ -67,21 +67,28 @@ def tables(found: Analysis) -> str:
         f"K/V: the {main.weights:,} weights of the cross-attention's keys and values.",
         "",
     ]
-    for title, note, head, rows in _sections(found):
-        lines += [f"## {title}", "", note, "", *table_lines(head, rows), ""]
+    for drawn, (title, note, head, rows) in _sections(found):
+        lines += [f"## {title}", "", note, ""]
+        lines += [*table_lines(head, rows), ""] if rows else []
+        for figure in figures:
+            if figure.stem.startswith(drawn):
+                lines += [f"![{figure.stem}]({figure.name})", ""]
     return "\n".join(lines)
 
 
 Section = tuple[str, str, Sequence[str], Sequence[Sequence[str]]]
 
 
-def _sections(found: Analysis) -> Iterator[Section]:
-    yield _four(found)
-    yield _updated(found)
-    yield _overlaps(found)
-    yield _thresholds(found)
-    yield _lists(found)
-    yield _sides(found)
+def _sections(found: Analysis) -> Iterator[tuple[str, Section]]:
+    """What the names of a section's figures begin with, and the section."""
+    yield "positions", _four(found)
+    yield "always_selected", _always(found)
+    yield "prompt_similarity", _edited(found)
+    yield "updated_weights", _updated(found)
+    yield "overlap", _overlaps(found)
+    yield "threshold", _thresholds(found)
+    yield "calibration", _lists(found)
+    yield "layers", _sides(found)
 
 
 def _four(found: Analysis) -> Section:
@@ -102,6 +109,16 @@ def _four(found: Analysis) -> Section:
     return "The paper's four statistics", note, ["", *columns, "paper"], rows
 
 
+def _always(found: Analysis) -> Section:
+    note = "Neurons that every one of so many prompts selects, as a share of what one prompt selects."
+    return "Always selected (Fig. 3)", note, (), ()
+
+
+def _edited(found: Analysis) -> Section:
+    note = f"From one of {len(found.queries)} queries to the next one word changes."
+    return "Prompts edited word by word (Fig. 7, 9.1)", note, (), ()
+
+
 def _updated(found: Analysis) -> Section:
     main, (kv, *larger) = found.main, found.sizes.items()
     rows = []
@@ -113,7 +130,8 @@ def _updated(found: Analysis) -> Section:
         rows.append([name, _share(base[name]), _share(share, 2), *of, f"{weights:,.0f}"])
     note = (
         f"One prompt selects {_share(main.selected)} of K/V; {_share(main.general)} are general. Base: what all "
-        "captions of a concept select. The paper has about 5 % of K/V and 0.13 % of the whole."
+        "captions of a concept select. The paper has about 5 % of K/V and 0.13 % of the model, "
+        "probably of its UNet."
     )
     if found.stored:
         worst = max(main.differing.values())
@@ -121,7 +139,7 @@ def _updated(found: Analysis) -> Section:
             f" The masks are those that the run has trained; at most {_share(worst, 3)} of K/V would be chosen anew."
         )
     head = ["concept", "base, of K/V", "mask, of K/V", *(f"of the {name}" for name, _ in larger), "weights"]
-    return "Weights that a concept updates", note, head, rows
+    return "Weights that a concept updates (9.2)", note, head, rows
 
 
 def _overlaps(found: Analysis) -> Section:
@@ -130,7 +148,7 @@ def _overlaps(found: Analysis) -> Section:
         for name, o in found.main.overlaps.items()
     ]
     note = "IoU of the masks: mean over pairs, and all together. By chance: random masks of the same sizes."
-    return "Overlap of masks", note, ["", "concepts", "pairs", "by chance", "all", "by chance"], rows
+    return "Overlap of masks (9.3)", note, ["", "concepts", "pairs", "by chance", "all", "by chance"], rows
 
 
 def _thresholds(found: Analysis) -> Section:
@@ -152,7 +170,9 @@ def _lists(found: Analysis) -> Section:
         rows.append([name, str(one.prompts), str(one.draws), *spreads, f"{one.iou.mean:.2f} ({_range(one.iou, 2)})"])
     note = (
         "Other prompts for the general neurons: their share of K/V, the concepts' masks as shares of K/V, and the IoU "
-        "of those with the masks of the default list. In brackets the range over draws and concepts."
+        "of those with the masks of the default list. In brackets the range over draws and concepts. Lists that lean "
+        "to one side are shorter than the default: compare them with as many of any prompts. What a list does to "
+        "learning and forgetting was not measured."
     )
     return "Calibration prompts", note, ["list", "prompts", "draws", "general", "concept", "IoU with the default"], rows
 

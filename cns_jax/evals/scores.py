@@ -46,7 +46,8 @@ class Score:
 
     @property
     def attributes(self) -> float:
-        """Share of the concepts' attributes that the judge sees, but for UNSURE; NaN where it tells none."""
+        """Share of the attributes (kind, colour, ...) that the judge sees on all concepts asked for, but for UNSURE;
+        NaN where it tells none."""
         told = [v for name, v in self.details.items() if name not in UNSURE and not math.isnan(v)]
         return float(np.mean(told)) if told else math.nan
 
@@ -102,13 +103,10 @@ def summary(scores: Sequence[Score], concepts: int) -> dict[str, Any]:
 
     Per field that was measured: the matrix, its `Forgetting`, the mean over prompts of several concepts, over prompts
     without a token before any lesson and at the end (found there at the end: leakage), and 95 % bootstrap intervals
-    over prompts of the means "learning", "average" and "together". best: see `best`. attributes: share of pictures
-    that show a concept's attribute, "new" right after its lesson and at the "end"; others: clip_i_others, likewise.
+    over prompts of the means "learning", "average" and "together". best: see `best`. attributes: see
+    `attributes_shown`; others: clip_i_others, likewise.
     """
-    ends = {
-        "new": [s for s in scores if _new(s)],
-        "end": [s for s in scores if s.kind == SINGLE and s.stage == concepts],
-    }
+    ends = _ends(scores, concepts)
     together = [s for s in scores if s.kind == TOGETHER]
     out: dict[str, Any] = {}
     for field in FIELDS:
@@ -127,13 +125,25 @@ def summary(scores: Sequence[Score], concepts: int) -> dict[str, Any]:
                 "together": _interval(together, field),
             },
         }
-    names = dict.fromkeys(name for s in ends["end"] for name in s.details)
     return out | {
         "best": {kind: best(scores, kind, concepts) for kind in (SINGLE, TOGETHER)},
-        "attributes": {
-            name: {when: _mean_of(s.details[name] for s in some) for when, some in ends.items()} for name in names
-        },
+        "attributes": attributes_shown(scores, concepts),
         "others": {when: _mean_of(s.clip_i_others for s in some) for when, some in ends.items()},
+    }
+
+
+def attributes_shown(scores: Sequence[Score], concepts: int) -> dict[str, dict[str, float | None]]:
+    """Attribute -> share of the concepts' pictures that show it, "new" right after a concept's lesson and at the "end",
+    after all `concepts` lessons; None where it is told of none."""
+    ends = _ends(scores, concepts)
+    names = dict.fromkeys(name for s in ends["end"] for name in s.details)
+    return {name: {when: _mean_of(s.details[name] for s in some) for when, some in ends.items()} for name in names}
+
+
+def _ends(scores: Sequence[Score], concepts: int) -> dict[str, list[Score]]:
+    return {
+        "new": [s for s in scores if _new(s)],
+        "end": [s for s in scores if s.kind == SINGLE and s.stage == concepts],
     }
 
 

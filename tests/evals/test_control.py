@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cns_jax.core.settings import SettingsError
 from cns_jax.engine.control import ControlRequest
 from cns_jax.engine.control import control as run_control
 from cns_jax.engine.judging import load_judge
@@ -91,6 +92,12 @@ def test_the_shipped_judge_knows_real_renders() -> None:
     assert shares["pattern"] > 0.9 and shares["second"] > 0.85 and shares["quirk"] > 0.85
     upset = control.grade(load_judge(), control.real_renders(pictures), pictures[1:] + pictures[:1])
     assert max(upset.values()) < 0.6
+
+
+def test_another_world_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    """Its pictures would be judged by a classifier that has never seen such."""
+    with pytest.raises(SettingsError, match="64 x 64; for another model: --suite=concepts"):
+        run_control(ControlRequest(str(tiny_folder), num=1, out=str(tmp_path)))
 
 
 @pytest.mark.slow

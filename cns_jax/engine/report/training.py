@@ -20,6 +20,7 @@ _PARTS = {
     "priors": "making prior images",
     "select": "choosing neurons",
     "train": "the lessons",
+    "save": "saving what was learned",
     "sample": "drawing sample sheets",
     "evaluate": "the evaluation",
 }
