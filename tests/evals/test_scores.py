@@ -80,12 +80,18 @@ def test_the_share_of_a_concepts_attributes(details: dict[str, float], share: fl
 
 def test_the_table_has_the_scales_of_the_papers() -> None:
     value = {
-        "summary": summary(SCORES, 2), "num": 1, "zero_shot": {"unchanged": 0.9},
+        "summary": summary(SCORES, 2), "num": 1,
+        "zero_shot": {
+            "unchanged": 0.9, "clip_t": {"before": 0.8, "after": 0.7},
+            "control": {"before": {"scene": 1.0, "quirk": None}, "after": {"scene": 0.5, "quirk": None}},
+        },
         "concepts": [{"name": "tiger_cat"}, {"name": "dog"}],
     }  # fmt: skip
     text = score_table(value)
     row = next(line for line in text.splitlines() if line.startswith("tiger_cat"))
     assert row.split()[1:] == ["60.0", "50.0", "75.0", "75.0", "50.0", "0.0"]  # a cosine of 0.3 is a CLIP-T of 75
+    assert "CLIP-T 200.0 before, 175.0 after" in text and "the judge sees 100.0 % before, 50.0 % after" in text
+    assert "since its own lesson a concept changed by -10.0 CLIP-I, +0.0 CLIP-T, -50.0 found" in text
     assert "best of 1, single" in text and "unchanged to 0.900" in text and "95 % interval" in text
 
 
