@@ -38,6 +38,13 @@ RENDERS = "renders.json"
 """Beside the page: what the judge sees in real renders of the concepts."""
 
 
+FAIR = (
+    "Every variant has the rates, steps and lambdas that [a sweep](sweep.md) chose for CNS, on concepts 4 to 7 of sets "
+    "1 and 2; set 3 had no part in it (but for two trials with the miniature's forerunner). What a lower rate does for "
+    "full K/V is the sweep's last rows."
+)
+
+
 def write_all(lines: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Write README.md, tables.json and the figures (PNG and SVG) of the lines into `folder`; returns all of them.
 
@@ -98,19 +105,17 @@ def head(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         "hat, crest) that did. CLIP-T is of the miniature's CLIP, whose text tower the miniature's text encoder "
         "started from (the paper scores with another CLIP than its model's)."
     )
-    fair = (
-        "Every variant has the rates, steps and lambdas that [a sweep](sweep.md) chose for CNS, on concepts 4 to 7 of "
-        "sets 1 and 2; set 3 had no part in it (but for two trials with the miniature's forerunner). What a lower "
-        "rate does for full K/V is the sweep's last rows."
-    )
-    return ["# Concept Neuron Selection on the miniature", "", told, "", fair]
+    return ["# Concept Neuron Selection on the miniature", "", told]
 
 
 def markdown(
     tables: Sequence[Table], figures: Sequence[Figure], folder: Path, title: Sequence[str], footer: str
 ) -> str:
     """The page."""
-    out = [*title, "", INTERVALS, ""]
+    out = [*title, ""]
+    if (folder / "sweep.md").exists():
+        out += [FAIR, ""]
+    out += [INTERVALS, ""]
     if (folder / "neurons" / "tables.md").exists():
         told = (
             "always selected (Fig. 3), prompts edited word by word (Fig. 7, 9.1), shares and overlaps (9.2, 9.3), "

@@ -70,7 +70,10 @@ def _draw_finished(file: Path) -> None:
     """The tables and figures of --runs, in a folder of their own."""
     if not _RESULTS.present:
         sys.exit("error: give --results=DIR too, a folder for the tables of these runs")
-    lines = list(finished(_RUNS.value, _PICTURES.value))
+    try:
+        lines = list(finished(_RUNS.value, _PICTURES.value))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
     models = {line["base"]: line["model"] for line in lines}
     if len(models) > 1:
         told = ", ".join(models.values())
