@@ -146,19 +146,21 @@ def orders(runs: Sequence[Run]) -> list[Table]:
     ]
     note = "CNS on the same concepts, begun elsewhere in the set's order; means over seeds."
     values = Table("orders", "orders", "Other orders", note, head, rows)
-    return [values, _order_spread([run for own in found.values() for run in own])]
+    turned = [run for own in found.values() for run in own]
+    sets = {run.key[0] for run in turned}
+    return [values, _order_spread(turned, [run for run in pick(runs, "main") if run.key[0] in sets])]
 
 
-def _order_spread(runs: Sequence[Run]) -> Table:
+def _order_spread(turned: Sequence[Run], seeds: Sequence[Run]) -> Table:
     rows = []
-    for measure in (FOUND, CLIP_I) if runs else ():
+    for measure in (FOUND, CLIP_I) if turned else ():
         for name, label in (("learning", "learned"), ("average", "final")):
-            by_order = _deviation(runs, told(measure, name), lambda run: run.key)
-            by_seed = _deviation(runs, told(measure, name), lambda run: (run.line["number"], run.line["order"]))
+            by_order = _deviation(turned, told(measure, name), lambda run: run.key)
+            by_seed = _deviation(seeds, told(measure, name), lambda run: run.key[0])
             rows.append([word(measure.label), word(label), number(by_order, 2), number(by_seed, 2)])
     note = (
-        "Standard deviation in points, pooled over sets: among orders at the same seed, and among seeds at the same "
-        "order. The order matters where the first is clearly larger; chance is in both."
+        "Standard deviation in points, pooled over sets: among orders at the same seed, and among seeds at the set's "
+        "own order. The order matters where the first is clearly larger; chance is in both."
     )
     return Table("orders", "order_spread", "Orders against seeds", note, ["", "", "among orders", "among seeds"], rows)
 
