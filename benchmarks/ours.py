@@ -16,6 +16,7 @@ from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, NAMES, PRIORS, RO
 from cns_jax.core.batches import in_batches
 from cns_jax.core.compiling import jit
 from cns_jax.core.flops import counting_mesh, flops
+from cns_jax.core.memory import keep_memory
 from cns_jax.core.mesh import make_mesh, place
 from cns_jax.core.types import ConceptData, Frozen
 from cns_jax.data.latents import encode_views
@@ -174,5 +175,6 @@ class Ours:
 
 def workloads(suite: Suite, folder: Path) -> Workloads:
     """All of them, on the devices that JAX finds."""
+    keep_memory()  # as the package's commands do
     ours = Ours(suite, folder)
     return {name: getattr(ours, name) for name in NAMES}

@@ -58,7 +58,7 @@ class Judge(nn.Module):
         """images_bhwc: in [-1, 1]."""
         x = images_bhwc
         for i, (width, stride) in enumerate(((32, 2), (64, 2), (96, 1), (128, 2), (128, 1))):
-            x = Conv(width, 3, None, f"conv{i}", stride=stride)(x)
+            x = Conv(width, 3, stride=stride, name=f"conv{i}")(x)
             x = nn.silu(GroupNorm(8, 1e-5, name=f"norm{i}")(x))
         places_bpc = x.reshape(x.shape[0], -1, x.shape[-1])
         whole = nn.silu(Dense(128, name="whole")(jnp.concatenate([places_bpc.mean(1), places_bpc.max(1)], -1)))

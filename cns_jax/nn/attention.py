@@ -1,6 +1,6 @@
-"""Scaled dot-product attention with the formulation that is fast on the device at hand, and its Flax module.
+"""The attention module of UNet and VAE.
 
-Axes: b batch, q/k positions, n heads, d width of a head, c channels.
+Axes: b batch, q/k positions, c channels.
 """
 
 from __future__ import annotations
@@ -9,32 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cns_jax.core.platform import platform
+from cns_jax.nn.formulations import dot_product_attention
 from cns_jax.nn.layers import Dense
-
-
-def dot_product_attention(
-    q_bqnd: jax.Array, k_bknd: jax.Array, v_bknd: jax.Array, mask_qk: jax.Array | None = None
-) -> jax.Array:
-    """softmax(q k^T / sqrt(d)) v, (b, q, n, d). mask_qk: True where a query may look.
-
-    On a CPU `jax.nn.dot_product_attention` is up to ten times slower than the plain products below, which
-    normalize after the value product (a pass over q x d instead of q x k); elsewhere the library is used.
-    """
-    if platform() != "cpu":
-        mask = None if mask_qk is None else mask_qk[None, None]
-        return jax.nn.dot_product_attention(q_bqnd, k_bknd, v_bknd, mask=mask)
-    b, q, n, d = q_bqnd.shape
-    rows = lambda x: x.transpose(0, 2, 1, 3).reshape(b * n, x.shape[1], d)  # noqa: E731
-    q_rqd, k_rkd, v_rkd = rows(q_bqnd), rows(k_bknd), rows(v_bknd)
-    scores = jax.lax.batch_matmul(q_rqd * d**-0.5, k_rkd.transpose(0, 2, 1)).astype(jnp.float32)
-    if mask_qk is not None:
-        scores = jnp.where(mask_qk, scores, jnp.finfo(jnp.float32).min)
-    # the shift by the maximum cancels in the quotient, so no gradient needs to flow through it
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-    out = jax.lax.batch_matmul(weights.astype(v_rkd.dtype), v_rkd)
-    out = out / weights.sum(-1, keepdims=True).astype(out.dtype)
-    return out.reshape(b, n, q, d).transpose(0, 2, 1, 3)
 
 
 def detach_first_token(x_bkc: jax.Array) -> jax.Array:

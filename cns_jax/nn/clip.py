@@ -10,13 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cns_jax.nn.attention import dot_product_attention
 from cns_jax.nn.config import read_config
+from cns_jax.nn.formulations import dot_product_attention, gelu
 from cns_jax.nn.layers import Dense, Dtype
 
 _ACTIVATIONS = {
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
-    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu": gelu,
 }
 
 

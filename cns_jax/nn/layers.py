@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cns_jax.nn.formulations import convolution, group_norm, linear
+
 Dtype = jnp.dtype | None
 
 
@@ -28,25 +30,33 @@ class Dense(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        out = x.reshape(-1, x.shape[-1]) @ kernel
+        out = linear(x.reshape(-1, x.shape[-1]), kernel)
         if bias is not None:
             out = out + bias[None]
         return out.reshape(*x.shape[:-1], self.features)
 
 
-def Conv(features: int, size: int, dtype: Dtype, name: str, stride: int = 1, pad: int | None = None) -> nn.Conv:
-    """A square convolution, kernel (h, w, in, out), padded by size // 2 on every side unless told."""
-    pad = size // 2 if pad is None else pad
-    padding = ((pad, pad), (pad, pad))
-    return nn.Conv(features, (size, size), (stride, stride), padding, dtype=dtype, name=name)
+class Conv(nn.Module):
+    """A square convolution, kernel (h, w, in, out), padded by size // 2 on every side unless told (pad)."""
+
+    features: int
+    size: int
+    dtype: Dtype = None
+    stride: int = 1
+    pad: int | None = None
+
+    @nn.compact
+    def __call__(self, x_bhwc: jax.Array) -> jax.Array:
+        shape = (self.size, self.size, x_bhwc.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x_bhwc, kernel, bias = nn.dtypes.promote_dtype(x_bhwc, kernel, bias, dtype=self.dtype)
+        pad = self.size // 2 if self.pad is None else self.pad
+        return convolution(x_bhwc, kernel, self.stride, pad) + bias[None, None, None]
 
 
 class GroupNorm(nn.Module):
-    """Group normalization, statistics in float32 from a two-pass variance.
-
-    Reduces over positions per channel first and combines the channels of a group afterwards: on a CPU that
-    keeps the inner loop over contiguous channels, whatever the width of a group.
-    """
+    """Group normalization over all positions, in float32."""
 
     groups: int
     epsilon: float
@@ -54,22 +64,12 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
-        c = x_bhwc.shape[-1]
+        b, *_, c = x_bhwc.shape
         scale = self.param("scale", nn.initializers.ones, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
-        positions = tuple(range(1, x_bhwc.ndim - 1))
-        x = x_bhwc.astype(jnp.float32)
-
-        def per_group(stat_bc: jax.Array) -> jax.Array:
-            mean = stat_bc.reshape(-1, self.groups, c // self.groups).mean(-1, keepdims=True)
-            return jnp.broadcast_to(mean, (mean.shape[0], self.groups, c // self.groups)).reshape(-1, c)
-
-        expand = lambda stat_bc: jnp.expand_dims(stat_bc, positions)  # noqa: E731
-        centred = x - expand(per_group(x.mean(positions)))
-        variance = per_group(jnp.square(centred).mean(positions))
-        gain = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
-        out = centred * expand(gain) + jnp.reshape(bias, (1,) * (x.ndim - 1) + (c,))
-        return out.astype(self.dtype or x_bhwc.dtype)
+        x_bnc = x_bhwc.reshape(b, -1, c).astype(jnp.float32)
+        out = group_norm(x_bnc, scale, bias, self.groups, self.epsilon)
+        return out.reshape(x_bhwc.shape).astype(self.dtype or x_bhwc.dtype)
 
 
 def timestep_embedding(t_b: jax.Array, width: int, flip_sin_to_cos: bool, freq_shift: float) -> jax.Array:
@@ -104,12 +104,12 @@ class ResnetBlock(nn.Module):
     @nn.compact
     def __call__(self, x_bhwc: jax.Array, temb_bc: jax.Array | None = None) -> jax.Array:
         norm = lambda name: GroupNorm(self.groups, self.epsilon, self.dtype, name=name)  # noqa: E731
-        h = Conv(self.channels, 3, self.dtype, "conv1")(nn.silu(norm("norm1")(x_bhwc)))
+        h = Conv(self.channels, 3, self.dtype, name="conv1")(nn.silu(norm("norm1")(x_bhwc)))
         if temb_bc is not None:
             h = h + Dense(self.channels, True, self.dtype, name="time_emb_proj")(nn.silu(temb_bc))[:, None, None]
-        h = Conv(self.channels, 3, self.dtype, "conv2")(nn.silu(norm("norm2")(h)))
+        h = Conv(self.channels, 3, self.dtype, name="conv2")(nn.silu(norm("norm2")(h)))
         if x_bhwc.shape[-1] != self.channels:
-            x_bhwc = Conv(self.channels, 1, self.dtype, "conv_shortcut")(x_bhwc)
+            x_bhwc = Conv(self.channels, 1, self.dtype, name="conv_shortcut")(x_bhwc)
         return x_bhwc + h
 
 
@@ -124,7 +124,7 @@ class Downsample(nn.Module):
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         if self.asymmetric:
             x_bhwc = jnp.pad(x_bhwc, ((0, 0), (0, 1), (0, 1), (0, 0)))
-        return Conv(self.channels, 3, self.dtype, "conv", stride=2, pad=0 if self.asymmetric else 1)(x_bhwc)
+        return Conv(self.channels, 3, self.dtype, name="conv", stride=2, pad=0 if self.asymmetric else 1)(x_bhwc)
 
 
 class Upsample(nn.Module):
@@ -140,4 +140,4 @@ class Upsample(nn.Module):
             x = jnp.broadcast_to(x_bhwc[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
         else:  # torch's "nearest" takes floor(i * in / out); jax.image.resize rounds from pixel centres
             x = x_bhwc[:, np.arange(size[0]) * h // size[0]][:, :, np.arange(size[1]) * w // size[1]]
-        return Conv(self.channels, 3, self.dtype, "conv")(x)
+        return Conv(self.channels, 3, self.dtype, name="conv")(x)

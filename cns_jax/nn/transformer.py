@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from cns_jax.nn.attention import Attention
+from cns_jax.nn.formulations import gelu
 from cns_jax.nn.layers import Conv, Dense, Dtype, GroupNorm
 
 
@@ -20,7 +21,7 @@ class FeedForward(nn.Module):
     def __call__(self, x_blc: jax.Array) -> jax.Array:
         hidden = Dense(8 * self.channels, True, self.dtype, name="net.0.proj")(x_blc)
         value, gate = jnp.split(hidden, 2, axis=-1)
-        return Dense(self.channels, True, self.dtype, name="net.2")(value * nn.gelu(gate, approximate=False))
+        return Dense(self.channels, True, self.dtype, name="net.2")(value * gelu(gate))
 
 
 class BasicTransformerBlock(nn.Module):
@@ -58,7 +59,7 @@ class SpatialTransformer(nn.Module):
         def project(name: str, x_blc: jax.Array) -> jax.Array:
             if self.linear_projection:
                 return Dense(c, True, self.dtype, name=name)(x_blc)
-            return Conv(c, 1, self.dtype, name)(x_blc.reshape(b, h, w, c)).reshape(b, h * w, c)
+            return Conv(c, 1, self.dtype, name=name)(x_blc.reshape(b, h, w, c)).reshape(b, h * w, c)
 
         x = GroupNorm(self.groups, 1e-6, self.dtype, name="norm")(x_bhwc).reshape(b, h * w, c)
         x = project("proj_in", x)

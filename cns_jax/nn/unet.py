@@ -211,7 +211,7 @@ class UNet2DConditionModel(nn.Module):
         sinusoid = sinusoid.astype(latents_bhwc.dtype)
         temb = TimestepMLP(4 * widths[0], self.dtype, name="time_embedding")(sinusoid)
 
-        x = Conv(widths[0], 3, self.dtype, "conv_in")(latents_bhwc)
+        x = Conv(widths[0], 3, self.dtype, name="conv_in")(latents_bhwc)
         skips = [x]
         for i, kind in enumerate(c.down_block_types):
             block = DownBlock(
@@ -237,4 +237,4 @@ class UNet2DConditionModel(nn.Module):
             x = block_up(x, skips, temb, text_bkd, detach_begin)
             del skips[-layers:]
         x = nn.silu(GroupNorm(c.norm_num_groups, c.norm_eps, self.dtype, name="conv_norm_out")(x))
-        return Conv(c.out_channels, 3, self.dtype, "conv_out")(x)
+        return Conv(c.out_channels, 3, self.dtype, name="conv_out")(x)

@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cns_jax.nn.attention import dot_product_attention
 from cns_jax.nn.config import read_config
+from cns_jax.nn.formulations import dot_product_attention
 from cns_jax.nn.layers import Conv, Dense, Downsample, Dtype, GroupNorm, ResnetBlock, Upsample
 
 _EPSILON = 1e-6
@@ -117,7 +117,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
-        x = Conv(c.block_out_channels[0], 3, self.dtype, "conv_in")(x)
+        x = Conv(c.block_out_channels[0], 3, self.dtype, name="conv_in")(x)
         last = len(c.block_out_channels) - 1
         for i, channels in enumerate(c.block_out_channels):
             resample = None if i == last else "down"
@@ -127,7 +127,7 @@ class Encoder(nn.Module):
             x = level(x)
         x = MidBlock(c, self.dtype, name="mid_block")(x)
         x = nn.silu(GroupNorm(c.norm_num_groups, _EPSILON, self.dtype, name="conv_norm_out")(x))
-        return Conv(2 * c.latent_channels, 3, self.dtype, "conv_out")(x)
+        return Conv(2 * c.latent_channels, 3, self.dtype, name="conv_out")(x)
 
 
 class Decoder(nn.Module):
@@ -139,7 +139,7 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
-        x = Conv(c.block_out_channels[-1], 3, self.dtype, "conv_in")(x)
+        x = Conv(c.block_out_channels[-1], 3, self.dtype, name="conv_in")(x)
         x = MidBlock(c, self.dtype, name="mid_block")(x)
         last = len(c.block_out_channels) - 1
         for i, channels in enumerate(reversed(c.block_out_channels)):
@@ -147,7 +147,7 @@ class Decoder(nn.Module):
             layers = c.layers_per_block + 1
             x = Level(channels, layers, c.norm_num_groups, resample, self.dtype, name=f"up_blocks.{i}")(x)
         x = nn.silu(GroupNorm(c.norm_num_groups, _EPSILON, self.dtype, name="conv_norm_out")(x))
-        return Conv(c.out_channels, 3, self.dtype, "conv_out")(x)
+        return Conv(c.out_channels, 3, self.dtype, name="conv_out")(x)
 
 
 class AutoencoderKL(nn.Module):
@@ -160,8 +160,8 @@ class AutoencoderKL(nn.Module):
         latent = self.config.latent_channels
         self.encoder = Encoder(self.config, self.dtype)
         self.decoder = Decoder(self.config, self.dtype)
-        self.quant_conv = nn.Conv(2 * latent, (1, 1), dtype=self.dtype)
-        self.post_quant_conv = nn.Conv(latent, (1, 1), dtype=self.dtype)
+        self.quant_conv = Conv(2 * latent, 1, self.dtype)
+        self.post_quant_conv = Conv(latent, 1, self.dtype)
 
     def encode(self, images_bhwc: jax.Array) -> jax.Array:
         """Images in [-1, 1] to moments (b, h/f, w/f, 2 * latent channels): mean, log variance in [-30, 20]."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from cns_jax.core.platform import compiled_for, platform
-from cns_jax.nn.attention import dot_product_attention
+from cns_jax.nn.formulations import dot_product_attention
 
 
 def test_the_platform_is_that_of_the_machine_unless_asked_otherwise() -> None:

@@ -1,0 +1,210 @@
+"""The heavy operations, each in the formulation that is fast on the device at hand; all choices of that kind are here.
+
+On GPU and TPU they are the library's. On a CPU, XLA copies a transposed weight before it multiplies with it, takes a
+slow path for convolutions over two rows or columns, and does not vectorize loops that look up a group's statistics for
+every channel; what is done instead, and what it gave, stands with each function and in benchmarks/NOTES.md.
+
+Axes: b batch, h/w image, c channels, n rows, i/o inputs and outputs of a kernel, q/k positions, d width of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cns_jax.core.platform import platform
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def linear(x_ni: jax.Array, kernel_io: jax.Array) -> jax.Array:
+    """x kernel, (n, o).
+
+    On a CPU the gradient of fewer rows than outputs is (kernel gradient^T)^T: of 32 rows and a kernel of 11,520 x 1,280
+    12 ms instead of 82, which went into a transposed copy of the kernel.
+    """
+    if platform() == "cpu" and x_ni.shape[0] < kernel_io.shape[1]:
+        return _linear_of_few(x_ni, kernel_io)
+    return x_ni @ kernel_io
+
+
+@jax.custom_vjp
+def _linear_of_few(x_ni: jax.Array, kernel_io: jax.Array) -> jax.Array:
+    return x_ni @ kernel_io
+
+
+def _linear_forward(x_ni: jax.Array, kernel_io: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return x_ni @ kernel_io, (x_ni, kernel_io)
+
+
+def _linear_backward(kept: tuple[jax.Array, jax.Array], gradient_no: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_ni, kernel_io = kept
+    return _kernel_first(kernel_io, gradient_no).T, x_ni.T @ gradient_no
+
+
+_linear_of_few.defvjp(_linear_forward, _linear_backward)
+
+
+def _kernel_first(kernel_io: jax.Array, gradient_no: jax.Array) -> jax.Array:
+    """kernel gradient^T (i, n). Without the barrier XLA turns its transpose back into gradient kernel^T."""
+    return lax.optimization_barrier(lax.dot_general(kernel_io, gradient_no, (((1,), (1,)), ((), ()))))
+
+
+def convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
+    """A convolution with `pad` zeros on every side.
+
+    On a CPU one of 3 x 3 over two rows or columns is a product with its unfolded input (2 x 2 x 2 x 1,280: 7 ms
+    instead of 244), and the gradient of fewer positions than outputs is folded from a product with the kernel first
+    (2 x 4 x 4 x 1,280: 12 ms instead of 64, which went into a reversed copy of the kernel).
+    """
+    b, h, w, _ = x_bhwc.shape
+    size, _, inputs, outputs = kernel_hwio.shape
+    if size == stride == 1 and pad == 0:
+        return linear(x_bhwc.reshape(-1, inputs), kernel_hwio[0, 0]).reshape(b, h, w, outputs)
+    if platform() == "cpu" and (size, stride, pad) == (3, 1, 1) and (_is_thin(x_bhwc) or b * h * w < outputs):
+        return _convolution_of_few(x_bhwc, kernel_hwio)
+    return _convolution(x_bhwc, kernel_hwio, stride, pad)
+
+
+def _convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
+    padding = ((pad, pad), (pad, pad))
+    return lax.conv_general_dilated(x_bhwc, kernel_hwio, (stride, stride), padding, dimension_numbers=_NHWC)
+
+
+def _is_thin(x_bhwc: jax.Array) -> bool:
+    return min(x_bhwc.shape[1:3]) <= 2
+
+
+@jax.custom_vjp
+def _convolution_of_few(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
+    if not _is_thin(x_bhwc):
+        return _convolution(x_bhwc, kernel_hwio, 1, 1)
+    out_no = _unfolded(x_bhwc) @ kernel_hwio.reshape(-1, kernel_hwio.shape[-1])
+    return out_no.reshape(*x_bhwc.shape[:3], -1)
+
+
+def _few_forward(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolution_of_few(x_bhwc, kernel_hwio), (x_bhwc, kernel_hwio)
+
+
+def _few_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_bhwc, kernel_hwio = kept
+    b, h, w, c = x_bhwc.shape
+    gradient_no = gradient_bhwo.reshape(b * h * w, -1)
+    parts = _kernel_first(kernel_hwio.reshape(9 * c, -1), gradient_no).reshape(3, 3, c, b, h, w)
+    parts = jnp.pad(parts, ((0, 0),) * 4 + ((1, 1), (1, 1)))
+    x_cbhw = sum(parts[i, j, :, :, 2 - i : 2 - i + h, 2 - j : 2 - j + w] for i in range(3) for j in range(3))
+    kernel = _unfolded(x_bhwc).T @ gradient_no
+    return jnp.transpose(x_cbhw, (1, 2, 3, 0)), kernel.reshape(kernel_hwio.shape)
+
+
+_convolution_of_few.defvjp(_few_forward, _few_backward)
+
+
+def _unfolded(x_bhwc: jax.Array) -> jax.Array:
+    """The 3 x 3 neighbours of every position, (b h w, 9 c)."""
+    b, h, w, c = x_bhwc.shape
+    padded = jnp.pad(x_bhwc, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    parts = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
+    return jnp.concatenate(parts, axis=-1).reshape(b * h * w, 9 * c)
+
+
+def group_norm(x_bnc: jax.Array, scale_c: jax.Array, bias_c: jax.Array, groups: int, epsilon: float) -> jax.Array:
+    """Each group of channels over all positions n to mean 0 and variance 1, then scaled and shifted; float32.
+
+    The variance is of the centred values. On a CPU sums and the way from groups to channels are small products: forward
+    and gradient of 12 x 16 x 16 x 48 with the SiLU that follows take 0.24 ms instead of 1.0.
+    """
+    if platform() == "cpu":
+        return _group_norm_of_products(x_bnc, scale_c, bias_c, groups, epsilon)
+    b, _, c = x_bnc.shape
+
+    def per_group(stat_bc: jax.Array) -> jax.Array:
+        mean = stat_bc.reshape(b, groups, c // groups).mean(-1, keepdims=True)
+        return jnp.broadcast_to(mean, (b, groups, c // groups)).reshape(b, 1, c)
+
+    centred = x_bnc - per_group(x_bnc.mean(1))
+    gain = lax.rsqrt(per_group(jnp.square(centred).mean(1)) + epsilon) * scale_c[None, None]
+    return centred * gain + bias_c[None, None]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _group_norm_of_products(
+    x_bnc: jax.Array, scale_c: jax.Array, bias_c: jax.Array, groups: int, epsilon: float
+) -> jax.Array:
+    return _norm_forward(x_bnc, scale_c, bias_c, groups, epsilon)[0]
+
+
+def _norm_forward(
+    x_bnc: jax.Array, scale_c: jax.Array, bias_c: jax.Array, groups: int, epsilon: float
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    mean_b1c = _over_groups(_position_mean(x_bnc), groups)
+    centred = x_bnc - mean_b1c
+    inverse_b1c = lax.rsqrt(_over_groups(_position_mean(jnp.square(centred)), groups) + epsilon)
+    return centred * (inverse_b1c * scale_c[None, None]) + bias_c[None, None], (x_bnc, scale_c, mean_b1c, inverse_b1c)
+
+
+def _norm_backward(
+    groups: int, epsilon: float, kept: tuple[jax.Array, ...], gradient_bnc: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """With x' the normalized x: gradient of x is (g s - mean(g s) - x' mean(g s x')) / deviation, means over groups."""
+    x_bnc, scale_c, mean_b1c, inverse_b1c = kept
+    centred, scale = x_bnc - mean_b1c, scale_c[None, None]
+    sum_b1c = _position_mean(gradient_bnc)
+    along_b1c = _position_mean(gradient_bnc * centred) * inverse_b1c
+    level, slope = _over_groups(sum_b1c * scale, groups), _over_groups(along_b1c * scale, groups)
+    x = gradient_bnc * (inverse_b1c * scale) - centred * (jnp.square(inverse_b1c) * slope) - inverse_b1c * level
+    count = x_bnc.shape[1]
+    return x, count * along_b1c.sum((0, 1)), count * sum_b1c.sum((0, 1))
+
+
+_group_norm_of_products.defvjp(_norm_forward, _norm_backward)
+
+
+def _position_mean(x_bnc: jax.Array) -> jax.Array:
+    """(b, 1, c), as a product with ones: six times as fast on a CPU as a reduction."""
+    b, n, _ = x_bnc.shape
+    return lax.batch_matmul(jnp.ones((b, 1, n), x_bnc.dtype), x_bnc) / n
+
+
+def _over_groups(stat_b1c: jax.Array, groups: int) -> jax.Array:
+    """Means over the channels of a group, at each of its channels: (b, 1, c). A product's result lies in memory, so
+    that the loop that uses it need not look up each channel's group."""
+    width = stat_b1c.shape[-1] // groups
+    member_gc = np.repeat(np.eye(groups, dtype=stat_b1c.dtype), width, axis=1)
+    return (stat_b1c @ (member_gc.T / width)) @ member_gc
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """x times the normal distribution's function, by erf as in PyTorch: with its gradient, jax.nn.gelu's erfc takes
+    seven times as long on a CPU."""
+    return 0.5 * x * (1.0 + lax.erf(x * math.sqrt(0.5)))
+
+
+def dot_product_attention(
+    q_bqnd: jax.Array, k_bknd: jax.Array, v_bknd: jax.Array, mask_qk: jax.Array | None = None
+) -> jax.Array:
+    """softmax(q k^T / sqrt(d)) v, (b, q, n, d), n heads. mask_qk: True where a query may look.
+
+    On a CPU `jax.nn.dot_product_attention` is up to ten times slower than the plain products below, which
+    normalize after the value product (a pass over q x d instead of q x k); elsewhere the library is used.
+    """
+    if platform() != "cpu":
+        mask = None if mask_qk is None else mask_qk[None, None]
+        return jax.nn.dot_product_attention(q_bqnd, k_bknd, v_bknd, mask=mask)
+    b, q, n, d = q_bqnd.shape
+    rows = lambda x: x.transpose(0, 2, 1, 3).reshape(b * n, x.shape[1], d)  # noqa: E731
+    q_rqd, k_rkd, v_rkd = rows(q_bqnd), rows(k_bknd), rows(v_bknd)
+    scores = lax.batch_matmul(q_rqd * d**-0.5, k_rkd.transpose(0, 2, 1)).astype(jnp.float32)
+    if mask_qk is not None:
+        scores = jnp.where(mask_qk, scores, jnp.finfo(jnp.float32).min)
+    # the shift by the maximum cancels in the quotient, so no gradient needs to flow through it
+    weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
+    out = lax.batch_matmul(weights.astype(v_rkd.dtype), v_rkd)
+    out = out / weights.sum(-1, keepdims=True).astype(out.dtype)
+    return out.reshape(b, n, q, d).transpose(0, 2, 1, 3)

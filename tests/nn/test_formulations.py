@@ -1,0 +1,78 @@
+"""What a CPU computes in a formulation of its own is what the library computes, gradients included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cns_jax.core.platform import compiled_for
+from cns_jax.nn.formulations import convolution, dot_product_attention, gelu, group_norm, linear
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> jax.Array:
+    return jnp.asarray(RNG.standard_normal(shape), jnp.float32)
+
+
+def values_and_gradients(function: Callable[..., jax.Array], platform: str, arguments: Any) -> Any:
+    """Under the formulation of a platform, run here: the output and the gradients of all arguments."""
+
+    def run(*arguments: jax.Array) -> Any:
+        out, pull = jax.vjp(function, *arguments)
+        return out, pull(jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
+
+    with compiled_for(platform):
+        return jax.jit(run)(*arguments)
+
+
+CASES: dict[str, tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]] = {
+    "linear, few rows": (linear, (normal(3, 8), normal(8, 5))),
+    "linear, many rows": (linear, (normal(6, 8), normal(8, 5))),
+    "3 x 3 over two rows": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 2, 3, 4), normal(3, 3, 4, 5))),
+    "3 x 3 over one position": (lambda x, k: convolution(x, k, 1, 1), (normal(1, 1, 1, 4), normal(3, 3, 4, 5))),
+    "3 x 3, few positions": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 4, 3, 6), normal(3, 3, 6, 32))),
+    "3 x 3, many positions": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 4, 3, 6), normal(3, 3, 6, 5))),
+    "3 x 3, halving": (lambda x, k: convolution(x, k, 2, 1), (normal(2, 4, 4, 6), normal(3, 3, 6, 32))),
+    "3 x 3, unpadded": (lambda x, k: convolution(x, k, 2, 0), (normal(2, 5, 5, 6), normal(3, 3, 6, 32))),
+    "1 x 1": (lambda x, k: convolution(x, k, 1, 0), (normal(2, 2, 3, 4), normal(1, 1, 4, 16))),
+    "group norm": (lambda x, s, b: group_norm(x, s, b, 3, 1e-5), (normal(2, 10, 12) + 3, normal(12), normal(12))),
+    "attention": (dot_product_attention, (normal(2, 5, 3, 4), normal(2, 7, 3, 4), normal(2, 7, 3, 4))),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_cpu_computes_the_same(case: str) -> None:
+    function, arguments = CASES[case]
+    ours, theirs = (values_and_gradients(function, name, arguments) for name in ("cpu", "gpu"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), ours, theirs)
+
+
+def test_bfloat16_keeps_its_type() -> None:
+    x, kernel = normal(2, 4, 4, 6).astype(jnp.bfloat16), normal(3, 3, 6, 64).astype(jnp.bfloat16)
+    out, gradients = values_and_gradients(lambda x, k: convolution(x, k, 1, 1), "cpu", (x, kernel))
+    rows, kernel_io = values_and_gradients(linear, "cpu", (x.reshape(-1, 6), kernel[0, 0]))[1]
+    assert {out.dtype, *(g.dtype for g in gradients), rows.dtype, kernel_io.dtype} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_gelu_is_the_exact_one() -> None:
+    x = jnp.linspace(-6, 6, 101)
+    ours, theirs = (values_and_gradients(f, "cpu", (x,)) for f in (gelu, lambda x: jax.nn.gelu(x, approximate=False)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, theirs)
+
+
+def test_frozen_kernels_cost_no_gradient() -> None:
+    """XLA must drop the products for kernels that nothing asks about: a step freezes almost all of them."""
+    x, kernel = normal(2, 4, 4, 6), normal(3, 3, 6, 64)
+
+    def products(wanted: int) -> int:
+        loss = lambda x, k: jnp.square(convolution(x, k, 1, 1)).sum()  # noqa: E731
+        text = jax.jit(jax.grad(loss, argnums=wanted)).lower(x, kernel).compile().as_text()
+        return text.count(" dot(")
+
+    assert products(0) == 1 and products(1) == 1
