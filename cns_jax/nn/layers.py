@@ -67,7 +67,7 @@ class GroupNorm(nn.Module):
         b, *_, c = x_bhwc.shape
         scale = self.param("scale", nn.initializers.ones, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
-        x_bnc = x_bhwc.reshape(b, -1, c).astype(jnp.float32)
+        x_bnc, scale, bias = (a.astype(jnp.float32) for a in (x_bhwc.reshape(b, -1, c), scale, bias))
         out = group_norm(x_bnc, scale, bias, self.groups, self.epsilon)
         return out.reshape(x_bhwc.shape).astype(self.dtype or x_bhwc.dtype)
 
