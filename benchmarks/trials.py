@@ -106,8 +106,8 @@ What it says (found when learned / at the end, in per cent; where nothing else i
    of the rate: 5e-3.
 4. Rate of the token: three times ours changes nothing that chance does not (75 / 78 for 78 / 73, set 1): 1e-2.
 5. Two prior images a step for four: 76 / 71 for 80 / 69 (set 2), no difference, and a quarter less to compute: 2.
-6. Full K/V at lower rates (set 1, seed 0, seven concepts) forgets less, and far more than CNS, which ends at 69: 81 / 39 at
-   1e-3, 80 / 44 at 3e-4, at 5e-3 74 / 19.
+6. Full K/V at lower rates (set 1, seed 0, seven concepts) forgets less, and far more than CNS, which ends at 69:
+   74 / 19 at 5e-3, 81 / 39 at 1e-3, 80 / 44 at 3e-4.
 
 A name says what differs from the sweep's own start (`_BASE` in benchmarks/trials.py); configs/mini.py and
 configs/bench.py have "steps=800, batch=4+2". One trial of four concepts is off by 10 points and more. These are of the
