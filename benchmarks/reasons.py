@@ -72,8 +72,7 @@ def moved(runs: Sequence[Run]) -> Table:
     return Table("masks", "moved", "What moves the first concept", note, head, rows)
 
 
-RENDERS = 64
-"""Of a concept, that the judge is tried on."""
+_EACH = 64  # renders of a concept that the judge is tried on
 
 
 def judge_renders(file: Path) -> None:
@@ -81,9 +80,9 @@ def judge_renders(file: Path) -> None:
     shown = {}
     for place in (1, 2, 3):
         for concept in concepts(place):
-            images = np.stack([render_concept(concept, index, "test")[0] for index in range(RENDERS)])
+            images = np.stack([render_concept(concept, index, "test")[0] for index in range(_EACH)])
             judge = WorldJudge(load_judge(), {concept.name: concept})
-            found, grades = judge.look(images, [[concept.name]] * RENDERS)
+            found, grades = judge.look(images, [[concept.name]] * _EACH)
             told = {name: float(np.mean(values)) for name, values in grades.items() if np.isfinite(values).all()}
             shown[concept.name] = {"found": float(np.mean(found)), **told}
     with replacing(file) as temporary:
@@ -98,7 +97,7 @@ def missed(runs: Sequence[Run], renders: Mapping[str, Mapping[str, float]]) -> T
         cells = [number(100 * x, 0) if math.isfinite(x) else Entry("") for x in new]
         ceiling = known(renders, name, "found")
         rows.append([word(str(place)), word(name.replace("_", " ")), count(some), *cells])
-        rows[-1].append(number(math.nan if ceiling is None else 100 * ceiling, 0))
+        rows[-1].append(number(ceiling and 100 * ceiling, 0))
     note = (
         "CNS: pictures of a concept right after its lesson that show each attribute, in per cent; a concept is found "
         "where all but the quirk show. Last column: what the judge finds in real renders of the concept, its ceiling."

@@ -39,7 +39,7 @@ def _linear_of_few(x_ni: jax.Array, kernel_io: jax.Array) -> jax.Array:
 
 
 def _linear_forward(x_ni: jax.Array, kernel_io: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return x_ni @ kernel_io, (x_ni, kernel_io)
+    return _linear_of_few(x_ni, kernel_io), (x_ni, kernel_io)
 
 
 def _linear_backward(kept: tuple[jax.Array, jax.Array], gradient_no: jax.Array) -> tuple[jax.Array, jax.Array]:
