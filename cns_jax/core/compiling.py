@@ -16,7 +16,8 @@ R = TypeVar("R")
 
 OPTIONS: Mapping[str, Mapping[str, str]] = {
     # YNNPACK's fusions made the miniature's training step 1.35 times slower than XLA's own (benchmarks/NOTES.md)
-    "cpu": {"xla_cpu_experimental_ynn_fusion_type": ""},
+    # LLVM's third level takes a quarter longer than its second, and no program here runs faster for it
+    "cpu": {"xla_cpu_experimental_ynn_fusion_type": "", "xla_backend_optimization_level": "2"},
 }
 """Of XLA, by backend; one that the installed jaxlib does not know is left out."""
 

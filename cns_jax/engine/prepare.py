@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,38 +69,55 @@ def caches(settings: RunSettings) -> Path:
     return Path(settings.prior.directory or Path(settings.directory).parent / "cache").expanduser()
 
 
-def concept_data(
-    studio: Studio, settings: RunSettings, concepts: Sequence[Concept], timings: Timings
-) -> list[ConceptData]:
-    """Everything the step reads of every concept, padded to one shape so that all share one compilation."""
+def concept_data(studio: Studio, settings: RunSettings, concept: Concept, views: int, timings: Timings) -> ConceptData:
+    """Everything the step reads of a concept. views: as many as the concept with the most pictures has, so that all
+    share one compilation (`most_views`)."""
     train, cache = settings.train, LatentCache(caches(settings) / "latents")
-    prompts = {c.name: training_prompts(c) for c in concepts}
-    count = max(len(c.image_paths) for c in concepts) * train.views
-    out = []
-    for concept in concepts:
-        with timings.part("encode"):
-            moments = np.concatenate(
-                [
-                    cache.moments(
-                        studio.model, studio.params["vae"], studio.ids["vae"], path,
-                        studio.resolution, train.views, settings.seed, train.flip,
-                    )
-                    for path in tqdm(concept.image_paths, f"encoding {concept.name}", unit="picture", leave=False)
-                ]
-            )  # fmt: skip
-        ids = np.repeat(studio.vocabulary.encode(prompts[concept.name]), train.views, axis=0)
-        with timings.part("priors"):
-            priors, prior_ids = _priors(studio, settings, concept)
-        data = ConceptData(
-            moments_vhwc=jnp.asarray(np.resize(moments, (count, *moments.shape[1:]))),
-            ids_vl=jnp.asarray(np.resize(ids, (count, ids.shape[1]))),
-            views=jnp.asarray(len(moments), jnp.int32),
-            prior_nhwc=jnp.asarray(priors),
-            prior_ids_nl=jnp.asarray(prior_ids),
-            priors=jnp.asarray(len(priors), jnp.int32),
-        )
-        out.append(replicate(studio.mesh, data))
-    return out
+    with timings.part("encode"):
+        moments = np.concatenate(
+            [
+                cache.moments(
+                    studio.model, studio.params["vae"], studio.ids["vae"], path,
+                    studio.resolution, train.views, settings.seed, train.flip,
+                )
+                for path in tqdm(concept.image_paths, f"encoding {concept.name}", unit="picture", leave=False)
+            ]
+        )  # fmt: skip
+    ids = np.repeat(studio.vocabulary.encode(training_prompts(concept)), train.views, axis=0)
+    with timings.part("priors"):
+        priors, prior_ids = _priors(studio, settings, concept)
+    data = ConceptData(
+        moments_vhwc=jnp.asarray(np.resize(moments, (views, *moments.shape[1:]))),
+        ids_vl=jnp.asarray(np.resize(ids, (views, ids.shape[1]))),
+        views=jnp.asarray(len(moments), jnp.int32),
+        prior_nhwc=jnp.asarray(priors),
+        prior_ids_nl=jnp.asarray(prior_ids),
+        priors=jnp.asarray(len(priors), jnp.int32),
+    )
+    return replicate(studio.mesh, data)
+
+
+def most_views(settings: RunSettings, concepts: Sequence[Concept]) -> int:
+    """Of the concept with the most pictures."""
+    return max(len(c.image_paths) for c in concepts) * settings.train.views
+
+
+def data_shapes(studio: Studio, settings: RunSettings, views: int) -> ConceptData:
+    """What `concept_data` returns, as shapes."""
+    h, w, c = studio.model.latent_shape(studio.resolution, studio.resolution)
+    length = studio.model.text_encoder.max_position_embeddings
+    priors = settings.prior.images if settings.train.prior_batch else 1
+
+    def real(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def whole(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+    return ConceptData(
+        real(views, h, w, 2 * c), whole(views, length), whole(),
+        real(priors, h, w, c), whole(priors, length), whole(),
+    )  # fmt: skip
 
 
 def priors_of(settings: RunSettings, concept: Concept) -> list[Part]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cns_jax.core.beside import Beside
 from cns_jax.core.mesh import replicate
 from cns_jax.core.rng import stream
 from cns_jax.core.settings import SettingsError, require
@@ -25,11 +25,19 @@ from cns_jax.data.prompts import sample_prompts, without_tokens
 from cns_jax.engine.checkpoint import Checkpoints
 from cns_jax.engine.fit import Fit, StopSignals
 from cns_jax.engine.ledger import Ledger
-from cns_jax.engine.prepare import Hidden, calibration_of, concept_data, find_concepts, task_of
+from cns_jax.engine.prepare import (
+    Hidden,
+    calibration_of,
+    concept_data,
+    data_shapes,
+    find_concepts,
+    most_views,
+    task_of,
+)  # fmt: skip
 from cns_jax.engine.progress import Metrics
 from cns_jax.engine.report.sheets import Row, sheet, thumbnail
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.step import StepSpec, initial_state
+from cns_jax.engine.step import StepSpec, compile_steps, initial_state
 from cns_jax.engine.studio import Studio, find_source
 from cns_jax.engine.timings import Timings
 from cns_jax.methods.cns import CNS, Memory
@@ -113,13 +121,15 @@ class TrainingRun:
 
     def run(self) -> None:
         """Teach all concepts; raises Interrupted when asked to stop."""
-        log.info("%d concepts; encoding their pictures and making prior images", len(self.concepts))
-        data = concept_data(self.studio, self.settings, self.concepts, self.timings)
+        views, memory = most_views(self.settings, self.concepts), self._nothing
+        shapes = data_shapes(self.studio, self.settings, views)
+        call = self.settings.train.steps_per_call
+        self.compiling = Beside(compile_steps, self.spec, call, self.studio.params, memory, shapes)
         checkpoints = Checkpoints(self.directory / "checkpoints")
         metrics = Metrics(self.directory)
         try:
             with StopSignals() as stop:
-                memory = self._teach_all(data, checkpoints, metrics, stop)
+                memory = self._teach_all(views, checkpoints, metrics, stop)
         finally:
             checkpoints.close()
             metrics.close()
@@ -131,16 +141,20 @@ class TrainingRun:
         (self.directory / "overlaps.json").write_text(json.dumps(overlaps(masks), indent=2) + "\n")
         self.timings.save(self.directory / "timings.json")
 
-    def _teach_all(
-        self, data: Sequence[ConceptData], checkpoints: Checkpoints, metrics: Metrics, stop: StopSignals
-    ) -> Memory:
+    @property
+    def _nothing(self) -> Memory:
+        """The memory before any concept."""
         width = self.studio.model.text_encoder.hidden_size
-        memory = self.method.empty(self.studio.params, self.settings.reserved_rows, width)
+        return self.method.empty(self.studio.params, self.settings.reserved_rows, width)
+
+    def _teach_all(self, views: int, checkpoints: Checkpoints, metrics: Metrics, stop: StopSignals) -> Memory:
+        memory = self._nothing
         first, state = self._resume(checkpoints, memory)
         if state is not None:
             memory, state = state
         for index in range(first, len(self.concepts)):
-            memory = self._teach(index, memory, state, data[index], checkpoints, metrics, stop)
+            data = concept_data(self.studio, self.settings, self.concepts[index], views, self.timings)
+            memory = self._teach(index, memory, state, data, checkpoints, metrics, stop)
             state = None
         return memory
 
@@ -189,6 +203,7 @@ class TrainingRun:
 
         fit = Fit(self.spec, self.settings.train, metrics, save, stop)
         with self.timings.part("train"):
+            self.compiling.join()
             state = fit.run(concept.name, state, Frozen(studio.params, plan), data, key)
         after = self.method.commit(memory, plan, state.trainable)
         with self.timings.part("save"):

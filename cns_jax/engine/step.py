@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cns_jax.core.compiling import jit
 from cns_jax.core.mesh import over_data
@@ -138,6 +138,25 @@ def train_steps(
     return state, jax.tree.map(lambda *values: jnp.stack(values).mean(), *rows)
 
 
+def compile_steps(spec: StepSpec, steps: int, params: Mapping[str, Any], memory: Any, data: ConceptData) -> None:
+    """Compile what `train_steps` will call, which then calls it at once. memory: of the method; memory and data may
+    be shapes, and will lie on all devices of the mesh; params: as they lie."""
+
+    def on_mesh(tree: Any) -> Any:
+        everywhere = NamedSharding(spec.mesh, PartitionSpec())
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree)
+
+    trainable, plan = spec.method.shapes(params, memory)
+    state = jax.eval_shape(partial(initial_state, spec.method), trainable, plan)
+    base = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params)
+    arguments = on_mesh(state), Frozen(base, on_mesh(plan)), *on_mesh((data, jax.eval_shape(jax.random.key, 0)))
+    if platform() == "cpu":
+        single_step.jitted.lower(spec, *arguments).compile()
+    else:
+        scanned_steps.jitted.lower(spec, steps, *arguments).compile()
+
+
+@partial(jax.jit, static_argnames="method")
 def initial_state(method: Method, trainable: Trainable, plan: Any) -> TrainState:
     """Step 0 with fresh optimizer moments."""
     return TrainState(jnp.zeros((), jnp.int32), trainable, method.optimizer(plan).init(trainable))

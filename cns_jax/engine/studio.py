@@ -88,6 +88,11 @@ def encode_text(params: Mapping[str, Any], ids_bl: jax.Array, *, model: Model) -
     return model.encode_text(params, ids_bl)
 
 
+@jax.jit
+def _mean_row(table_vd: jax.Array, ids_n: jax.Array) -> jax.Array:
+    return table_vd[ids_n].mean(0).astype(jnp.float32)
+
+
 @dataclass(frozen=True)
 class Studio:
     """params: on the mesh, frozen weights in the compute dtype, cross-attention K/V kernels in float32.
@@ -139,7 +144,7 @@ class Studio:
     def embedding_of(self, word: str) -> jax.Array:
         """Mean input embedding of a word's tokens, float32 (d,): what a new concept's row starts from."""
         table = self.params["text_encoder"]["text_model"]["embeddings"]["token_embedding"]["embedding"]
-        return jnp.asarray(table)[jnp.asarray(self.vocabulary.token_ids(word))].mean(0).astype(jnp.float32)
+        return _mean_row(table, jnp.asarray(self.vocabulary.token_ids(word)))
 
     def with_unet(self, unet: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters with another UNet, for sampling."""

@@ -46,6 +46,9 @@ class Method(Protocol):
     def begin(self, key: jax.Array, base: Mapping[str, Any], memory: Any, task: Task) -> tuple[Trainable, Any, dict]:
         """Start a concept: what trains, the plan, and statistics for the ledger."""
 
+    def shapes(self, base: Mapping[str, Any], memory: Any) -> tuple[Trainable, Any]:
+        """Shapes of the first two of `begin`, from those of base and memory."""
+
     def weights(self, base: Mapping[str, Any], trainable: Trainable) -> Mapping[str, Any]:
         """Parameters of the UNet for this trainable; pure and differentiable."""
 

@@ -108,19 +108,30 @@ class CNS:
         reserved = memory.rows_rd.shape[0]
         if not 0 <= task.row < reserved:
             raise ValueError(f"token row {task.row} does not exist: {reserved} are reserved; raise reserved_rows")
-        w_base = jax.tree.map(lambda w: jnp.array(w, jnp.float32), cross_attention_kernels(base["unet"]))
-        scored = w_base if self.scored == "base" else memory.kernels
+        kernels = cross_attention_kernels(base["unet"])
+        scored = kernels if self.scored == "base" else memory.kernels
         captions = feature_norms(task.caption_hidden_bld, task.caption_mask_bl)
         calibration = feature_norms(task.calibration_hidden_kld, task.calibration_mask_kl)
         selection = select.concept_neurons(scored, captions, calibration, self.ratio)
         mask = self._mask(key, selection)
-        m_reg = select.intersect(mask, memory.union)
-        row_r = jnp.arange(reserved) == task.row
-        rows = jnp.where(row_r[:, None], task.init_row_d[None], memory.rows_rd)
+        trainable, plan = self._start(kernels, memory, mask, jnp.asarray(task.row), task.init_row_d)
+        return trainable, plan, describe(selection, mask, plan.m_reg, self.ratio)
+
+    def shapes(self, base: Mapping[str, Any], memory: Memory) -> tuple[Trainable, Plan]:
+        """Of what `begin` returns; base and memory may be shapes too."""
+        kernels, row = cross_attention_kernels(base["unet"]), jax.ShapeDtypeStruct((), jnp.int32)
+        init_row = jax.ShapeDtypeStruct(memory.rows_rd.shape[1:], jnp.float32)
+        return jax.eval_shape(self._start, kernels, memory, memory.union, row, init_row)
+
+    def _start(
+        self, kernels: Any, memory: Memory, mask: Any, row: jax.Array, init_row_d: jax.Array
+    ) -> tuple[Trainable, Plan]:
+        """What a lesson starts from when its neurons are known. kernels: W_0 in the dtype that it is kept in."""
+        w_base = jax.tree.map(lambda w: w.astype(jnp.float32), kernels)
         scalars = (jnp.asarray(v, jnp.float32) for v in (self.lambda1, self.lambda2, self.lr_neurons, self.lr_token))
+        m_reg, (row_r, rows) = select.intersect(mask, memory.union), _rows(memory.rows_rd, row, init_row_d)
         plan = Plan(mask, m_reg, memory.kernels, w_base, row_r, *scalars)
-        trainable = Trainable(jax.tree.map(jnp.copy, memory.kernels), rows)
-        return trainable, plan, describe(selection, mask, m_reg, self.ratio)
+        return Trainable(_copied(memory.kernels), rows), plan
 
     def _mask(self, key: jax.Array, selection: select.Selection) -> select.NeuronMask:
         """What trains: the concept's neurons, or what an ablation puts in their place."""
@@ -163,6 +174,18 @@ class CNS:
     def merged(self, base: Mapping[str, Any], memory: Memory) -> tuple[Mapping[str, Any], jax.Array]:
         """Free: the memory's kernels are the model."""
         return overlay(base["unet"], memory.kernels), memory.rows_rd
+
+
+@jax.jit
+def _rows(rows_rd: jax.Array, row: jax.Array, init_row_d: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One-hot bool of a row, and the rows with init_row_d in its place."""
+    row_r = jnp.arange(rows_rd.shape[0]) == row
+    return row_r, jnp.where(row_r[:, None], init_row_d[None], rows_rd)
+
+
+@jax.jit
+def _copied(kernels: Any) -> Any:
+    return jax.tree.map(jnp.copy, kernels)
 
 
 def _adam(learning_rate: jax.Array, epsilon: float = 1e-8) -> optax.GradientTransformation:

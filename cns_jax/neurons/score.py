@@ -26,6 +26,7 @@ def is_cross_attention_kernel(name: str) -> bool:
     return name.endswith(_KEYS_AND_VALUES)
 
 
+@jax.jit
 def feature_norms(hidden_bli: jax.Array, mask_bl: jax.Array) -> jax.Array:
     """L2 norm of every text feature over the positions of mask_bl, float32 (b, i).
 

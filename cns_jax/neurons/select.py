@@ -51,22 +51,34 @@ def top_inputs(scores_io: jax.Array, ratio: float) -> jax.Array:
 
 def selected(kernels: Mapping[str, Any], norms_bi: jax.Array, ratio: float) -> NeuronMask:
     """The weights that every caption selects: AND over captions b of the top inputs (eq. 4, eq. 5)."""
-    count = norms_bi.shape[0]
-    padded_bi = np.pad(np.asarray(norms_bi), ((0, -count % _ROWS), (0, 0)))
-    return _selected(dict(kernels), jnp.asarray(padded_bi), jnp.asarray(count), ratio)
+    return _selected(dict(kernels), *_padded(norms_bi), ratio)[0]
 
 
-@jit(static_argnums=3)
-def _selected(kernels: dict[str, Any], norms_bi: jax.Array, count: jax.Array, ratio: float) -> NeuronMask:
-    """Of the first `count` rows; the rest is there so that few shapes are compiled."""
+def _padded(*norms_bi: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sets of norms as one array (s, b, i), rows of zeros behind the shorter ones, and how many rows each has (s)."""
+    counts = [norms.shape[0] for norms in norms_bi]
+    rows = max(counts) + -max(counts) % _ROWS
+    padded = [np.pad(np.asarray(norms), ((0, rows - norms.shape[0]), (0, 0))) for norms in norms_bi]
+    return jnp.asarray(np.stack(padded)), jnp.asarray(counts)
+
+
+@jit(static_argnames="ratio")
+def _selected(kernels: dict[str, Any], norms_sbi: jax.Array, counts_s: jax.Array, ratio: float) -> list[NeuronMask]:
+    """A mask a set of norms, of its first counts_s rows; the sets share a loop, whose program is compiled once."""
 
     def every(kernel_io: jax.Array) -> jax.Array:
-        def also(b: jax.Array, mask_io: jax.Array) -> jax.Array:
-            return mask_io & top_inputs(scores(kernel_io, norms_bi[b]), ratio)
+        def of_set(rows: tuple[jax.Array, jax.Array]) -> jax.Array:
+            norms_bi, count = rows
 
-        return jax.lax.fori_loop(0, count, also, jnp.ones(kernel_io.shape, bool))
+            def also(b: jax.Array, mask_io: jax.Array) -> jax.Array:
+                return mask_io & top_inputs(scores(kernel_io, norms_bi[b]), ratio)
 
-    return jax.tree.map(every, kernels)
+            return jax.lax.fori_loop(0, count, also, jnp.ones(kernel_io.shape, bool))
+
+        return jax.lax.map(of_set, (norms_sbi, counts_s))
+
+    masks = jax.tree.map(every, kernels)
+    return [jax.tree.map(lambda mask_sio: mask_sio[s], masks) for s in range(len(counts_s))]  # noqa: B023
 
 
 class Selection(NamedTuple):
@@ -88,21 +100,23 @@ def concept_neurons(
     for name, norms in (("captions", caption_norms_bi), ("calibration prompts", calibration_norms_ki)):
         if norms.shape[0] == 0:
             raise ValueError(f"no {name} to select neurons with; give at least one")
-    base = selected(kernels, caption_norms_bi, ratio)
-    general = selected(kernels, calibration_norms_ki, ratio)
+    base, general = _selected(dict(kernels), *_padded(caption_norms_bi, calibration_norms_ki), ratio)
     return Selection(base, general, minus(base, general))
 
 
+@jax.jit
 def union(a: NeuronMask, b: NeuronMask) -> NeuronMask:
     """Weights in either mask."""
     return jax.tree.map(jnp.logical_or, a, b)
 
 
+@jax.jit
 def intersect(a: NeuronMask, b: NeuronMask) -> NeuronMask:
     """Weights in both masks."""
     return jax.tree.map(jnp.logical_and, a, b)
 
 
+@jax.jit
 def minus(a: NeuronMask, b: NeuronMask) -> NeuronMask:
     """Weights of a that are not in b."""
     return jax.tree.map(lambda x, y: x & ~y, a, b)
@@ -110,7 +124,7 @@ def minus(a: NeuronMask, b: NeuronMask) -> NeuronMask:
 
 def constant(kernels: Mapping[str, Any], value: bool) -> NeuronMask:
     """A mask that is `value` everywhere."""
-    return jax.tree.map(lambda kernel: jnp.full(kernel.shape, value), dict(kernels))
+    return jax.tree.map(lambda kernel: jax.device_put(np.full(kernel.shape, value)), dict(kernels))
 
 
 def random_like(key: jax.Array, mask: NeuronMask) -> NeuronMask:

@@ -13,6 +13,9 @@ from cns_jax.nn.formulations import convolution, group_norm, linear
 
 Dtype = jnp.dtype | None
 
+# Flax traces a parameter's initializer whenever it reads the parameter, to check its shape; under jit once a shape
+lecun_normal = jax.jit(nn.initializers.lecun_normal(), static_argnums=1)
+
 
 class Dense(nn.Module):
     """A linear layer, kernel (in, out), applied to the rows of the input flattened to two dimensions.
@@ -27,7 +30,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        kernel = self.param("kernel", lecun_normal, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         out = linear(x.reshape(-1, x.shape[-1]), kernel)
@@ -48,7 +51,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         shape = (self.size, self.size, x_bhwc.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = self.param("kernel", lecun_normal, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x_bhwc, kernel, bias = nn.dtypes.promote_dtype(x_bhwc, kernel, bias, dtype=self.dtype)
         pad = self.size // 2 if self.pad is None else self.pad
