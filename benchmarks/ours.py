@@ -12,12 +12,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, NAMES, PRIORS, ROWS, VIEWS, Suite, Workload, Workloads
+from benchmarks.suites import (
+    CALIBRATION,
+    CAPTIONS,
+    GUIDANCE,
+    NAMES,
+    PRIORS,
+    ROWS,
+    TOKENS,
+    VIEWS,
+    Suite,
+    Workload,
+    Workloads,
+)
 from cns_jax.core.batches import in_batches
 from cns_jax.core.compiling import jit
 from cns_jax.core.flops import counting_mesh, flops
 from cns_jax.core.memory import keep_memory
-from cns_jax.core.mesh import make_mesh, place
+from cns_jax.core.mesh import make_mesh, place, replicate
 from cns_jax.core.types import ConceptData, Frozen
 from cns_jax.data.latents import encode_views
 from cns_jax.engine.sampling import decode, sample_latents
@@ -60,7 +72,7 @@ class Ours:
     @cached_property
     def task(self) -> Task:
         """Hidden states of captions and calibration prompts, all positions counted."""
-        hidden = [self._normal(n, self.length, self.width) for n in (CAPTIONS, CALIBRATION)]
+        hidden = [self._normal(n, TOKENS, self.width) for n in (CAPTIONS, CALIBRATION)]
         masks = [jnp.ones(h.shape[:2], bool) for h in hidden]
         return Task(hidden[0], masks[0], hidden[1], masks[1], 0, self._normal(self.width))
 
@@ -79,7 +91,8 @@ class Ours:
 
     def select(self) -> Workload:
         """A concept's neurons from the token ids of captions and calibration prompts (eq. 3 to 6)."""
-        kernels, ids = cross_attention_kernels(self.params["unet"]), [self._ids(n) for n in (CAPTIONS, CALIBRATION)]
+        kernels = cross_attention_kernels(self.params["unet"])
+        ids = [self._ids(n)[:, :TOKENS] for n in (CAPTIONS, CALIBRATION)]
         encode = partial(encode_text, self.params["text_encoder"], model=self.model)
 
         def norms(ids_bl: jax.Array) -> jax.Array:
@@ -105,7 +118,9 @@ class Ours:
             self._normal(VIEWS, h, w, 2 * c), self._ids(VIEWS), jnp.asarray(VIEWS),
             self._normal(PRIORS, h, w, c), self._ids(PRIORS), jnp.asarray(PRIORS),
         )  # fmt: skip
-        key, frozen = jax.random.key(0), Frozen(self.params, plan)
+        # as training places them; a step returns its state so, and another placement is another program
+        plan, data, key = replicate(self.mesh, (plan, data, jax.random.key(0)))
+        frozen = Frozen(self.params, plan)
 
         counted = dataclasses.replace(spec, mesh=counting_mesh())
 
@@ -114,7 +129,7 @@ class Ours:
             return denoising_loss(counted, base, trainable, batch, key, jnp.asarray(0))[0]
 
         work = flops(jax.grad(loss), trainable, self.params, data, key)
-        states = [initial_state(method, trainable, plan)]
+        states = [replicate(self.mesh, initial_state(method, trainable, plan))]
 
         def run() -> None:
             states[0], logs = train_steps(spec, suite.steps, states[0], frozen, data, key)

@@ -12,6 +12,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 CAPTIONS, CALIBRATION, ROWS, VIEWS, PRIORS = 5, 20, 8, 20, 32
+TOKENS = 16  # of the longest prompt that neurons are selected with; both sides leave the padding behind it out
 GUIDANCE = 4.0
 
 

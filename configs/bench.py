@@ -15,6 +15,8 @@ def get_config() -> ConfigDict:
     config = mini.get_config()
     config.concepts = ()
     config.train.save_every = 800
+    config.prior.sample.steps = 12  # as in the runs of benchmarks/results/paper
+    config.prior.sample.batch = 32
     config.sample.steps = 12
     config.sample.batch = 16
     config.report = {"sheets": False, "pictures": 0, "zero_shot": 128, "clip": ""}

@@ -12,7 +12,19 @@ from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.suites import CALIBRATION, CAPTIONS, GUIDANCE, NAMES, PRIORS, ROWS, VIEWS, Suite, Workload, Workloads
+from benchmarks.suites import (
+    CALIBRATION,
+    CAPTIONS,
+    GUIDANCE,
+    NAMES,
+    PRIORS,
+    ROWS,
+    TOKENS,
+    VIEWS,
+    Suite,
+    Workload,
+    Workloads,
+)
 from benchmarks.torch_reference.data import Views
 from benchmarks.torch_reference.lesson import Lesson, Rates
 from benchmarks.torch_reference.networks import cumulative_alphas, kernels, load_networks, load_vae
@@ -65,7 +77,7 @@ class Theirs:
     def prompts(self) -> tuple[Tensor, Tensor]:
         """Token ids of captions and calibration prompts."""
         captions, calibration = (self._ids(n).clamp(max=self.vocabulary - 1) for n in (CAPTIONS, CALIBRATION))
-        return captions, calibration
+        return captions[:, :TOKENS], calibration[:, :TOKENS]
 
     @torch.no_grad()
     def _masks(self) -> dict[str, Tensor]:

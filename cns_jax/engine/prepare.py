@@ -137,6 +137,9 @@ def _priors(studio: Studio, settings: RunSettings, concept: Concept) -> tuple[np
     return np.concatenate(latents), studio.vocabulary.encode([prompt for part in parts for prompt in part.prompts])
 
 
+_TOKENS = 8  # prompts are encoded up to a multiple, so that few lengths are compiled
+
+
 class Hidden(NamedTuple):
     """Hidden states (b, l, d) of prompts, and the positions that count (b, l)."""
 
@@ -158,5 +161,9 @@ def task_of(studio: Studio, settings: RunSettings, concept: Concept, calibration
 
 
 def _hidden(studio: Studio, settings: RunSettings, prompts: list[str]) -> Hidden:
-    ids, states = studio.encode(prompts)
-    return Hidden(states, jnp.asarray(studio.vocabulary.caption_mask(ids, settings.method.positions)))
+    """A causal encoder's states do not depend on later tokens, so the padding behind the longest prompt is left out."""
+    ids = studio.vocabulary.encode(prompts)
+    mask = studio.vocabulary.caption_mask(ids, settings.method.positions)
+    used = int(np.flatnonzero(mask.any(axis=0))[-1]) + 1
+    length = used + -used % _TOKENS
+    return Hidden(studio.encode(ids[:, :length]), jnp.asarray(mask[:, :length]))

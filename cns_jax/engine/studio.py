@@ -135,11 +135,10 @@ class Studio:
         """Generation with this model."""
         return Generator(self.model, self.schedule, self.vocabulary, self.resolution, self.sampler)
 
-    def encode(self, prompts: list[str]) -> tuple[np.ndarray, jax.Array]:
-        """Token ids int32 (b, l) and hidden states (b, l, d)."""
-        ids = self.vocabulary.encode(prompts)
-        hidden = in_batches(partial(encode_text, self.params["text_encoder"], model=self.model), TEXTS, ids)
-        return ids, jnp.asarray(hidden)
+    def encode(self, ids: np.ndarray) -> jax.Array:
+        """Hidden states (b, l, d) of token ids int32 (b, l)."""
+        encode = partial(encode_text, self.params["text_encoder"], model=self.model)
+        return jnp.asarray(in_batches(encode, TEXTS, ids))
 
     def embedding_of(self, word: str) -> jax.Array:
         """Mean input embedding of a word's tokens, float32 (d,): what a new concept's row starts from."""

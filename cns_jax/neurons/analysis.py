@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.neurons.score import scores
-from cns_jax.neurons.select import top_inputs
+from cns_jax.neurons.top import top_inputs
 
 _AT_ONCE = 16  # prompts a call: bounds the boolean masks to 16 of one kernel
 _BLOCK = 4096  # words: a hundred prompts' bits of a block stay in a core's cache

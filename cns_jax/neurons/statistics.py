@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from cns_jax.core.tree import flatten
-from cns_jax.neurons.select import NeuronMask, Selection, count, kept
+from cns_jax.neurons.select import NeuronMask, Selection, count
+from cns_jax.neurons.top import kept
 
 
 def share(mask: NeuronMask) -> float:

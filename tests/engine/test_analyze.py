@@ -88,7 +88,8 @@ def test_norms_are_those_that_training_selects_with() -> None:
     studio = Studio.open(source, (), 0, 64, compute="float32")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ids, hidden = studio.encode(prompts)
+        ids = studio.vocabulary.encode(prompts)
+        hidden = studio.encode(ids)
     for positions in POSITIONS:
         wanted = feature_norms(hidden, studio.vocabulary.caption_mask(ids, positions))
         np.testing.assert_allclose(norms[positions], wanted, rtol=2e-4, atol=1e-5)

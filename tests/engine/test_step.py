@@ -26,7 +26,9 @@ def beginning(tiny_folder: Path, tmp_path: Path, **of_spec: int) -> tuple[StepSp
     settings = build(RunSettings, values(tiny_folder, tmp_path))
     studio = Studio.open(find_source(settings.address), ("<a>",), 5, 16)
     method, rng = settings.method, np.random.default_rng(0)
-    ids, hidden = studio.encode(["a photo of a <a> cat", "a photo of a cat", "a red mug", "a blue dog on the beach"])
+    prompts = ["a photo of a <a> cat", "a photo of a cat", "a red mug", "a blue dog on the beach"]
+    ids = studio.vocabulary.encode(prompts)
+    hidden = studio.encode(ids)
     masks = jnp.ones(hidden.shape[:2], bool)
     task = Task(hidden[:2], masks[:2], hidden[2:], masks[2:], 0, studio.embedding_of("cat"))
     trainable, plan, _ = method.begin(jax.random.key(0), studio.params, method.empty(studio.params, 5, 32), task)

@@ -20,8 +20,9 @@ from cns_jax.miniature.world import ANIMALS, COLORS, OBJECTS, SUBJECTS
 from cns_jax.neurons import analysis
 from cns_jax.neurons.calibration import DIVERSE_PROMPTS
 from cns_jax.neurons.score import scores
-from cns_jax.neurons.select import concept_neurons, count, top_inputs
+from cns_jax.neurons.select import concept_neurons, count
 from cns_jax.neurons.statistics import iou
+from cns_jax.neurons.top import top_inputs
 
 KEYS, VALUES = "down_blocks.0.attentions.1.transformer_blocks.0.attn2.to_k.kernel", "mid_block.attn2.to_v.kernel"
 

@@ -7,7 +7,7 @@ import pytest
 
 from cns_jax.core.tree import count, flatten
 from cns_jax.neurons.score import cross_attention_kernels, feature_norms, scores
-from cns_jax.neurons.select import top_inputs
+from cns_jax.neurons.top import top_inputs
 from cns_jax.nn.unet import UNet2DConditionModel, UNetConfig
 
 

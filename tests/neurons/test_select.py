@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cns_jax.core.tree import flatten
-from cns_jax.neurons import select
 from cns_jax.neurons.score import scores
 from cns_jax.neurons.select import (
     concept_neurons,
@@ -14,60 +13,16 @@ from cns_jax.neurons.select import (
     count,
     expand,
     intersect,
-    kept,
     minus,
     random_like,
     selected,
-    top_inputs,
     union,
 )
-
-
-def by_sorting(scores_io: np.ndarray, keep: int) -> np.ndarray:
-    """The definition, spelled out: stable order by falling score."""
-    out = np.zeros(scores_io.shape, bool)
-    for unit in range(scores_io.shape[1]):
-        out[np.argsort(-scores_io[:, unit], kind="stable")[:keep], unit] = True
-    return out
+from cns_jax.neurons.top import kept, top_inputs
 
 
 def equal(a, b) -> bool:
     return all((x == y).all() for x, y in zip(flatten(a).values(), flatten(b).values(), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("inputs", "ratio", "keep"), [(768, 0.3, 230), (100, 0.29, 29), (10, 0.3, 3), (1024, 0.3, 307), (16, 0.99, 15)]
-)
-def test_floor_of_ratio_times_inputs_is_kept(inputs, ratio, keep):
-    assert kept(inputs, ratio) == keep
-    values = jnp.asarray(np.random.default_rng(0).random((inputs, 3)).astype(np.float32))
-    assert (top_inputs(values, ratio).sum(axis=0) == keep).all()
-
-
-def test_a_ratio_that_keeps_nothing_is_refused():
-    with pytest.raises(ValueError, match="0.05 of 16 inputs keeps none; raise it to at least 0.0625"):
-        top_inputs(jnp.ones((16, 2)), 0.05)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_equals_the_definition_with_many_ties(seed):
-    rng = np.random.default_rng(seed)
-    values = rng.integers(0, 4, (40, 25)).astype(np.float32) * rng.choice([1e-30, 1e-3, 1e30])
-    for ratio in (0.1, 0.3, 0.9):
-        np.testing.assert_array_equal(top_inputs(jnp.asarray(values), ratio), by_sorting(values, kept(40, ratio)))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_equals_the_definition_on_scores(seed):
-    values = np.abs(np.random.default_rng(seed).normal(size=(96, 64))).astype(np.float32)
-    np.testing.assert_array_equal(
-        jax.jit(top_inputs, static_argnums=1)(jnp.asarray(values), 0.3), by_sorting(values, 28)
-    )
-
-
-def test_ties_go_to_the_lower_index():
-    assert top_inputs(jnp.zeros((5, 1)), 0.4)[:, 0].tolist() == [True, True, False, False, False]
-    assert top_inputs(jnp.asarray([[1.0], [2.0], [1.0], [2.0], [1.0]]), 0.6)[:, 0].tolist() == [True, True, 0, True, 0]
 
 
 def test_one_prompt_selects_exactly_k_an_output_unit_and_more_prompts_fewer(kernels, norms):
@@ -83,15 +38,6 @@ def test_the_and_over_prompts_is_that_of_single_masks(kernels, norms):
     for name, leaf in flatten(selected(tree, prompts, 0.3)).items():
         single = [top_inputs(scores(flatten(tree)[name], n), 0.3) for n in prompts]
         np.testing.assert_array_equal(leaf, np.logical_and.reduce(single))
-
-
-def test_numbers_of_captions_share_a_program(kernels, norms):
-    tree = kernels(3)
-    selected(tree, norms(1, 3), 0.3)
-    compiled = select._selected.jitted._cache_size()
-    for captions in (4, 5, 8):
-        selected(tree, norms(1, captions), 0.3)
-    assert select._selected.jitted._cache_size() == compiled
 
 
 def test_concept_is_base_without_general(kernels, norms):
