@@ -13,13 +13,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks.suites import GUIDANCE, PRIORS, ROWS, VIEWS
 from cns_jax.core.mesh import sharding_of
 from cns_jax.core.tree import map_named
-from cns_jax.core.types import ConceptData, Frozen, Trainable
+from cns_jax.core.types import ConceptData, Frozen
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.engine.sampling import decode, sample_latents
 from cns_jax.engine.step import StepSpec, initial_state, scanned_steps
 from cns_jax.engine.studio import stored_dtype
-from cns_jax.methods.cns import CNS, Plan
-from cns_jax.neurons import select
+from cns_jax.methods.cns import CNS
 from cns_jax.nn.model import Model
 
 DTYPE = jnp.dtype(jnp.bfloat16)
@@ -55,41 +54,25 @@ class Shapes:
         """An array that every device holds."""
         return jax.ShapeDtypeStruct(shape, dtype, sharding=self.everywhere)
 
-    def _like_parameters(self, tree: Any) -> Any:
-        """Kernels and what has their shape lie as kernels do, the rest everywhere."""
-
-        def one(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
-            kernel = jax.tree_util.keystr(path[-1:]) == "['kernel']"
-            where = sharding_of(self.mesh, ".kernel", leaf.shape) if kernel else self.everywhere
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
-
-        return jax.tree_util.tree_map_with_path(one, tree)
+    def _everywhere(self, tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: self.array(leaf.shape, leaf.dtype), tree)
 
     def step(self, images: int) -> jax.stages.Lowered:
         """One step of CNS on `images` concept and `images` prior images a chip."""
         method, chips = CNS(), self.mesh.shape["data"]
         spec = StepSpec(self.model, method, self.schedule, self.mesh, images * chips, images * chips, 0.0)
-
-        def begin(params: Any) -> Any:
-            memory = method.empty(params, ROWS, self.width)
-            mask, scalars = select.constant(memory.kernels, False), [jnp.zeros(())] * 4
-            plan = Plan(mask, mask, memory.kernels, memory.kernels, jnp.zeros(ROWS, bool), *scalars)
-            return initial_state(method, Trainable(memory.kernels, memory.rows_rd), plan), plan
-
-        state, plan = jax.eval_shape(begin, self.params)
+        memory = jax.eval_shape(lambda params: method.empty(params, ROWS, self.width), self.params)
+        trainable, plan = method.shapes(self.params, memory)
+        state = jax.eval_shape(partial(initial_state, method), trainable, plan)
         h, w, c = self.latents
         ids, one = partial(self.array, dtype=jnp.int32), self.array((), jnp.int32)
         data = ConceptData(
             self.array((VIEWS, h, w, 2 * c)), ids((VIEWS, self.length)), one,
             self.array((PRIORS, h, w, c)), ids((PRIORS, self.length)), one,
         )  # fmt: skip
-        function = jax.jit(
-            scanned_steps.__wrapped__,
-            static_argnames=("spec", "steps"),
-            donate_argnames="state",
-        )
-        frozen = Frozen(self.params, self._like_parameters(plan))
-        return function.lower(spec, 1, self._like_parameters(state), frozen, data, self._key())
+        function = jax.jit(scanned_steps.__wrapped__, static_argnames=("spec", "steps"), donate_argnames="state")
+        frozen = Frozen(self.params, self._everywhere(plan))
+        return function.lower(spec, 1, self._everywhere(state), frozen, data, self._key())
 
     def sample(self, images: int, steps: int) -> jax.stages.Lowered:
         """Latents of `images` pictures: prompts, and `steps` steps with guidance."""

@@ -70,7 +70,7 @@ def test_the_tpu_compiler_takes_the_training_step(topology: str, tmp_path: Path)
     """The full step at 64 px: it fits, and data-parallel chips exchange gradients and metrics only."""
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed: pip install libtpu")
-    command = [sys.executable, "-m", "benchmarks.tpu_aot", f"--topologies={topology}", "--pixels=64"]
+    command = [sys.executable, "-m", "benchmarks.tpu_aot", f"--topologies={topology}", "--programs=step", "--pixels=64"]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     subprocess.run([*command, f"--results={tmp_path}"], check=True, env=environment)
     line = json.loads((tmp_path / "tpu_aot.jsonl").read_text())

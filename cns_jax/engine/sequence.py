@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cns_jax.core.beside import Beside
 from cns_jax.core.mesh import replicate
 from cns_jax.core.rng import stream
 from cns_jax.core.settings import SettingsError, require
+from cns_jax.core.threads import Beside
 from cns_jax.core.tree import fingerprint
 from cns_jax.core.types import Concept, ConceptData, Frozen, TrainState
 from cns_jax.data.folder import check_words

@@ -5,9 +5,7 @@ Axes: i inputs, o output units, b prompts of one set, s sets of prompts.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 
 from cns_jax.core.compiling import jit
 from cns_jax.core.platform import platform
+from cns_jax.core.threads import in_threads
 from cns_jax.core.tree import Tree
 from cns_jax.neurons.score import scores
 
@@ -39,8 +38,7 @@ def top_of_all(kernels: Mapping[str, Any], norms_sbi: Sequence[jax.Array], ratio
     if platform() == "cpu":
         arrays, tree = jax.tree.flatten(kernels)
         find = partial(_partitioned, norms_sbi=[np.asarray(norms) for norms in norms_sbi], ratio=ratio)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = list(pool.map(find, map(np.asarray, arrays)))
+        found = in_threads(find, map(np.asarray, arrays))
         return [jax.tree.unflatten(tree, map(jnp.asarray, masks)) for masks in zip(*found, strict=True)]
     counts = [norms.shape[0] for norms in norms_sbi]
     rows = max(counts) + -max(counts) % _ROWS
@@ -49,7 +47,7 @@ def top_of_all(kernels: Mapping[str, Any], norms_sbi: Sequence[jax.Array], ratio
 
 
 def _partitioned(kernel_io: np.ndarray, norms_sbi: Sequence[np.ndarray], ratio: float) -> list[np.ndarray]:
-    """A mask (i, o) a set. Threads do kernels at once: NumPy works without Python's lock."""
+    """A mask (i, o) a set."""
     size_oi = np.ascontiguousarray(np.abs(kernel_io.astype(np.float32, copy=False)).T)
     keep = kept(size_oi.shape[1], ratio)
     out = []

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from cns_jax.core.threads import in_threads
+
+_LARGE = 2**18  # elements; smaller leaves are converted faster than threads take turns
 _SUFFIX = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 
@@ -46,7 +49,10 @@ def _order(rank: int, linear: tuple[int, ...], convolution: tuple[int, ...]) -> 
 
 def tensors(flat: Mapping[str, Any], dtype: Any) -> dict[str, np.ndarray]:
     """File key -> tensor, for all leaves of a flattened tree, in `dtype`."""
-    out = {}
-    for name, leaf in flat.items():
-        out[file_key(name)] = np.asarray(to_file(name, np.asarray(leaf)), dtype, order="C")
-    return out
+
+    def one(name: str) -> np.ndarray:
+        return np.asarray(to_file(name, np.asarray(flat[name])), dtype, order="C")
+
+    large = [name for name, leaf in flat.items() if leaf.size > _LARGE]
+    found = dict(zip(large, in_threads(one, large), strict=True))
+    return {file_key(name): found[name] if name in found else one(name) for name in flat}

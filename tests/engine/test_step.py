@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from tiny_runs import values
 
+from cns_jax.core.mesh import replicate
+from cns_jax.core.platform import compiled_for
 from cns_jax.core.settings import build
 from cns_jax.core.types import ConceptData, Frozen, TrainState
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.step import StepSpec, initial_state, scanned_steps, train_steps
+from cns_jax.engine.step import StepSpec, compile_steps, initial_state, scanned_steps, train_steps
 from cns_jax.engine.studio import Studio, find_source
 from cns_jax.methods.base import Task
 
@@ -36,8 +38,8 @@ def beginning(tiny_folder: Path, tmp_path: Path, **of_spec: int) -> tuple[StepSp
     h, w, c = studio.model.latent_shape(16, 16)
     normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
     data = ConceptData(
-        normal(5, h, w, 2 * c), jnp.tile(ids[:1], (5, 1)), jnp.asarray(5),
-        normal(4, h, w, c), jnp.tile(ids[1:2], (4, 1)), jnp.asarray(4),
+        normal(5, h, w, 2 * c), jnp.tile(ids[:1], (5, 1)), jnp.int32(5),
+        normal(4, h, w, c), jnp.tile(ids[1:2], (4, 1)), jnp.int32(4),
     )  # fmt: skip
     return spec, initial_state(method, trainable, plan), Frozen(studio.params, plan), data
 
@@ -72,3 +74,28 @@ def test_rates_fall_to_zero_over_the_last_steps(tiny_folder: Path, tmp_path: Pat
     constant, falling = moved[0], moved[4]
     np.testing.assert_allclose(falling[:3], constant[:3], rtol=1e-5)  # steps 0 and 1, and the first of the last four
     assert falling[5] < 0.5 * constant[5] and falling[4] < constant[4]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_steps_compiled_ahead_are_the_steps_that_run(tiny_folder: Path, tmp_path: Path, kind: str) -> None:
+    spec, state, frozen, data = beginning(tiny_folder, tmp_path, steps=8 if kind == "cpu" else 9)
+    compiled: list[str] = []
+
+    def listen(event: str, _: float, **of_event: object) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(str(of_event.get("fun_name")))
+
+    memory = spec.method.empty(frozen.base, 5, 32)
+    placed = replicate(spec.mesh, (state, frozen.plan, data, jax.random.key(1)))
+    jax.block_until_ready(placed)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        with compiled_for(kind):
+            compile_steps(spec, 2, frozen.base, memory, data)
+            ahead = [name for name in compiled if "step" in name]
+            state, plan, data, key = placed
+            train_steps(spec, 2, state, Frozen(frozen.base, plan), data, key)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(ahead) == 1
+    assert [name for name in compiled if "step" in name] == ahead

@@ -1,13 +1,17 @@
-"""Work in a thread of its own, beside what the caller does meanwhile."""
+"""Work on several cores at once: a call beside what the caller does, and a function of many items."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
+X = TypeVar("X")
+Y = TypeVar("Y")
 
 log = logging.getLogger(__name__)
 
@@ -29,3 +33,9 @@ class Beside:
     def join(self) -> None:
         """Wait until it has ended."""
         self._thread.join()
+
+
+def in_threads(function: Callable[[X], Y], items: Iterable[X]) -> list[Y]:
+    """`function` of every item, in their order, a thread a core. For NumPy, which works without Python's lock."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, items))
