@@ -42,12 +42,14 @@ def chip_of(topology: str) -> Chip:
     return CHIPS[topology.partition(":")[0]]
 
 
-def read(compiled: jax.stages.Compiled, chip: Chip, program: Any) -> dict[str, Any]:
+def read(compiled: jax.stages.Compiled, chip: Chip, program: Any, counted: float) -> dict[str, Any]:
     """The figures of one program, a chip. seconds: the larger of what its FLOPs and what its bytes need at the chip's
     published rates; XLA counts the body of a loop once, so a sampler's are multiplied by its steps (its text encoder's
-    too, which runs once: under 1 % of a step)."""
+    too, which runs once: under 1 % of a step). counted: the FLOPs of the same program with plain attention, as the
+    compiler does not see into a kernel; the larger count is taken."""
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     flops, moved = (float(cost.get(name, 0.0)) * program.steps for name in ("flops", "bytes accessed"))
+    flops = max(flops, counted * program.steps)
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     held += memory.output_size_in_bytes - memory.alias_size_in_bytes
     return {

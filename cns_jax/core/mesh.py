@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -11,6 +13,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cns_jax.core.settings import require
+
+_rows: ContextVar[Mesh | None] = ContextVar("rows", default=None)
 
 Rules = Sequence[tuple[str, PartitionSpec]]
 
@@ -57,3 +61,28 @@ def place(mesh: Mesh, name: str, leaf: Any, rules: Rules = PARAMETER_RULES) -> j
 def over_data(mesh: Mesh, x: jax.Array) -> jax.Array:
     """Inside jit: split the leading axis over the mesh's data axis."""
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec("data")))
+
+
+@contextmanager
+def rows_over(mesh: Mesh) -> Iterator[None]:
+    """Trace the block for batches whose leading axis is split over the mesh's data axis."""
+    token = _rows.set(mesh)
+    try:
+        yield
+    finally:
+        _rows.reset(token)
+
+
+def knows_rows(count: int) -> bool:
+    """Whether `of_own_rows` can take `count` rows: on one device, or where `rows_over` says how they lie."""
+    mesh = _rows.get()
+    return jax.device_count() == 1 if mesh is None else count % mesh.shape["data"] == 0
+
+
+def of_own_rows(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`function` of arrays with a leading axis, by each device of its own rows: for kernels that XLA cannot split."""
+    mesh = _rows.get()
+    if mesh is None or mesh.size == 1:
+        return function
+    rows = PartitionSpec("data")
+    return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)

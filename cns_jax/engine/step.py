@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cns_jax.core.compiling import jit
-from cns_jax.core.mesh import over_data
+from cns_jax.core.mesh import over_data, rows_over
 from cns_jax.core.platform import platform
 from cns_jax.core.rng import stream
 from cns_jax.core.types import Batch, ConceptData, Frozen, Trainable, TrainState
@@ -91,7 +91,8 @@ def one_step(
     """One optimizer step; pure."""
     batch = draw(spec, key, state.step, data)
     loss = partial(denoising_loss, spec, frozen.base, batch=batch, key=key, step=state.step)
-    (value, logs), gradient = jax.value_and_grad(lambda t: loss(trainable=t), has_aux=True)(state.trainable)
+    with rows_over(spec.mesh):
+        (value, logs), gradient = jax.value_and_grad(lambda t: loss(trainable=t), has_aux=True)(state.trainable)
     transform = spec.method.optimizer(frozen.plan)
     updates, opt_state = transform.update(gradient, state.opt_state, state.trainable)
     if spec.decay_steps:

@@ -1,15 +1,19 @@
-"""What a CPU computes in a formulation of its own is what the library computes, gradients included."""
+"""What a CPU or TPU computes in a formulation of its own is what the library computes, gradients included."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cns_jax.core.mesh import make_mesh, rows_over
 from cns_jax.core.platform import compiled_for
 from cns_jax.nn.formulations import convolution, dot_product_attention, gelu, group_norm, linear
 
@@ -42,6 +46,8 @@ CASES: dict[str, tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]] = {
     "3 x 3, unpadded": (lambda x, k: convolution(x, k, 2, 0), (normal(2, 5, 5, 6), normal(3, 3, 6, 32))),
     "1 x 1": (lambda x, k: convolution(x, k, 1, 0), (normal(2, 2, 3, 4), normal(1, 1, 4, 16))),
     "group norm": (lambda x, s, b: group_norm(x, s, b, 3, 1e-5), (normal(2, 10, 12) + 3, normal(12), normal(12))),
+    "group norm, 16": (lambda x, s, b: group_norm(x, s, b, 3, 1e-5), (normal(2, 16, 12) + 3, normal(12), normal(12))),
+    "group norm, 9": (lambda x, s, b: group_norm(x, s, b, 2, 1e-5), (normal(1, 9, 8), normal(8), normal(8))),
     "attention": (dot_product_attention, (normal(2, 5, 3, 4), normal(2, 7, 3, 4), normal(2, 7, 3, 4))),
 }
 
@@ -76,3 +82,27 @@ def test_frozen_kernels_cost_no_gradient() -> None:
         return text.count(" dot(")
 
     assert products(0) == 1 and products(1) == 1
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_tpu_attends_in_blocks_each_chip_to_its_own_rows(devices: int) -> None:
+    """JAX's kernel, run by its interpreter of TPU programs; over two chips it must be told how to split."""
+    mesh = make_mesh(devices=jax.devices()[:devices])
+    arguments = tuple(normal(2, 1024, 1, 8) for _ in range(3))
+    plain = values_and_gradients(dot_product_attention, "cpu", arguments)
+    split = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec("data")))
+    with rows_over(mesh), pltpu.force_tpu_interpret_mode():
+        in_blocks = values_and_gradients(dot_product_attention, "tpu", split)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), plain, in_blocks)
+
+
+def test_short_attention_and_unknown_placement_stay_the_librarys() -> None:
+    def kernels(positions: int, over: Mesh | None) -> int:
+        shapes = [jax.ShapeDtypeStruct((2, positions, 1, 8), jnp.float32)] * 3
+        with compiled_for("tpu"), rows_over(over) if over else nullcontext():
+            return str(jax.make_jaxpr(lambda *x: dot_product_attention(*x))(*shapes)).count("pallas_call")
+
+    mesh = make_mesh(devices=jax.devices()[:2])
+    assert (kernels(1024, mesh), kernels(1000, mesh), kernels(512, mesh)) == (1, 0, 0)
+    assert jax.device_count() > 1 and kernels(1024, None) == 0
+    assert kernels(1024, make_mesh(devices=jax.devices()[:4])) == 0  # two rows over four devices
