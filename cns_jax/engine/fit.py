@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -26,6 +27,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.asked = False
+        self._doing = ""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -37,7 +39,20 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def at_once(self, doing: str) -> Iterator[None]:
+        """For work that keeps by itself what it has done: inside, as at entry, to be asked raises Interrupted."""
+        if self.asked:
+            raise Interrupted(f"stopped before {doing}")
+        self._doing = doing
+        try:
+            yield
+        finally:
+            self._doing = ""
+
     def _ask(self, number: int, _: FrameType | None) -> None:
+        if self._doing:
+            raise Interrupted(f"stopped while {self._doing}")
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True

@@ -110,6 +110,7 @@ class TrainingRun:
         self.ledger.check_base(studio.ids["model"], settings.model)
         self.base_kernels = fingerprint(cross_attention_kernels(studio.params["unet"]))
         self.key = jax.random.key(settings.seed)
+        self.compiling: Beside | None = None
         self.spec = StepSpec(
             studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch, train.snr_gamma,
             train.steps, min(train.decay_steps, train.steps),
@@ -121,15 +122,11 @@ class TrainingRun:
 
     def run(self) -> None:
         """Teach all concepts; raises Interrupted when asked to stop."""
-        views, memory = most_views(self.settings, self.concepts), self._nothing
-        shapes = data_shapes(self.studio, self.settings, views)
-        call = self.settings.train.steps_per_call
-        self.compiling = Beside(compile_steps, self.spec, call, self.studio.params, memory, shapes)
         checkpoints = Checkpoints(self.directory / "checkpoints")
         metrics = Metrics(self.directory)
         try:
             with StopSignals() as stop:
-                memory = self._teach_all(views, checkpoints, metrics, stop)
+                memory = self._teach_all(checkpoints, metrics, stop)
         finally:
             checkpoints.close()
             metrics.close()
@@ -141,19 +138,22 @@ class TrainingRun:
         (self.directory / "overlaps.json").write_text(json.dumps(overlaps(masks), indent=2) + "\n")
         self.timings.save(self.directory / "timings.json")
 
-    @property
-    def _nothing(self) -> Memory:
-        """The memory before any concept."""
-        width = self.studio.model.text_encoder.hidden_size
-        return self.method.empty(self.studio.params, self.settings.reserved_rows, width)
-
-    def _teach_all(self, views: int, checkpoints: Checkpoints, metrics: Metrics, stop: StopSignals) -> Memory:
-        memory = self._nothing
+    def _teach_all(self, checkpoints: Checkpoints, metrics: Metrics, stop: StopSignals) -> Memory:
+        studio, settings = self.studio, self.settings
+        memory = self.method.empty(studio.params, settings.reserved_rows, studio.model.text_encoder.hidden_size)
+        views, steps = most_views(settings, self.concepts), settings.train.steps
+        if checkpoints.latest() != self.number(len(self.concepts) - 1, steps):
+            shapes = data_shapes(studio, settings, views)
+            per_call = settings.train.steps_per_call
+            self.compiling = Beside(compile_steps, self.spec, per_call, studio.params, memory, shapes)
         first, state = self._resume(checkpoints, memory)
         if state is not None:
             memory, state = state
         for index in range(first, len(self.concepts)):
-            data = concept_data(self.studio, self.settings, self.concepts[index], views, self.timings)
+            concept = self.concepts[index]
+            log.info("%s: concept %d of %d", concept.name, index + 1, len(self.concepts))
+            with stop.at_once(f"encoding the pictures and making the prior images of {concept.name}"):
+                data = concept_data(studio, settings, concept, views, self.timings)
             memory = self._teach(index, memory, state, data, checkpoints, metrics, stop)
             state = None
         return memory
@@ -203,7 +203,8 @@ class TrainingRun:
 
         fit = Fit(self.spec, self.settings.train, metrics, save, stop)
         with self.timings.part("train"):
-            self.compiling.join()
+            if self.compiling is not None:
+                self.compiling.join()
             state = fit.run(concept.name, state, Frozen(studio.params, plan), data, key)
         after = self.method.commit(memory, plan, state.trainable)
         with self.timings.part("save"):

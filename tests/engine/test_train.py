@@ -109,7 +109,8 @@ def test_interrupt_saves_and_says_how_to_go_on(tiny_folder: Path, tmp_path: Path
         cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and process.poll() is None and not (folder / "metrics.jsonl").exists():
+    metrics = folder / "metrics.jsonl"
+    while time.monotonic() < deadline and process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=120)[0]
