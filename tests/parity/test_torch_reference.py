@@ -76,10 +76,10 @@ def oracle() -> Oracle:
     moved = jax.tree.map(lambda w, m: w + m * 0.02 * rng.standard_normal(w.shape).astype(np.float32), kernels, used)
     rows = jnp.stack([studio.embedding_of("cat"), studio.embedding_of("mug")])
     row = studio.vocabulary.row_of("<toy>")
-    hidden = {name: studio.encode(prompts) for name, prompts in (("captions", CAPTIONS), ("calibration", CALIBRATION))}
     parts = []
-    for ids, states in hidden.values():
-        parts += [states, jnp.asarray(studio.vocabulary.caption_mask(ids, method.positions))]
+    for prompts in (CAPTIONS, CALIBRATION):
+        ids = studio.vocabulary.encode(prompts)
+        parts += [studio.encode(ids), jnp.asarray(studio.vocabulary.caption_mask(ids, method.positions))]
     task = Task(*parts, row, studio.embedding_of("cat"))
     trainable, plan, _ = method.begin(jax.random.key(0), studio.params, Memory(used, moved, rows), task)
     latents = lambda n, c: jnp.asarray(rng.standard_normal((n, 16, 16, c)), jnp.float32)  # noqa: E731

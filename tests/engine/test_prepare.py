@@ -1,0 +1,53 @@
+"""What the method and the steps are given: prompts without their padding, shapes known before the data."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_runs import values
+
+from cns_jax.core.settings import build
+from cns_jax.engine.prepare import calibration_of, concept_data, data_shapes, find_concepts, most_views
+from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.studio import Studio, find_source
+from cns_jax.engine.timings import Timings
+from cns_jax.evals.neuron_prompts import pool_of
+from cns_jax.neurons.calibration import draw
+from cns_jax.neurons.score import feature_norms
+
+
+@pytest.mark.parametrize("positions", ["caption", "caption+eot", "all"])
+def test_padding_behind_the_longest_prompt_changes_no_norm(positions: str) -> None:
+    settings = build(RunSettings, {"name": "x", "data_root": "miniature:1", "model": "miniature"})
+    settings = dataclasses.replace(settings, method=dataclasses.replace(settings.method, positions=positions))
+    studio = Studio.open(find_source(settings.address), (), 0, 64, compute="float32")
+    ours = calibration_of(studio, settings)
+    prompts = list(draw(pool_of(settings.calibration), settings.method.calibration_prompts, settings.seed))
+    ids = studio.vocabulary.encode(prompts)
+    mask = studio.vocabulary.caption_mask(ids, settings.method.positions)
+    used = 1 + max(np.flatnonzero(row).max() for row in mask)
+    length = ours.states_bld.shape[1]
+    assert used <= length < used + 8 and length <= ids.shape[1]
+    assert (length < ids.shape[1]) == (positions != "all")
+    whole = feature_norms(studio.encode(ids), jnp.asarray(mask))
+    np.testing.assert_allclose(feature_norms(*ours), whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("prior_batch", [0, 1])
+def test_shapes_are_those_of_the_data(tiny_folder: Path, tmp_path: Path, prior_batch: int) -> None:
+    config = values(tiny_folder, tmp_path / "run")
+    config["train"] |= {"prior_batch": prior_batch, "batch": 4 - prior_batch}
+    settings = build(RunSettings, config)
+    concepts = find_concepts(settings)
+    studio = Studio.open(find_source(settings.address), tuple(c.token for c in concepts), 5, 16)
+    views = most_views(settings, concepts) + 2  # as if another had one picture more
+    data = concept_data(studio, settings, concepts[0], views, Timings())
+    wanted = data_shapes(studio, settings, views)
+    kind = lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type)  # noqa: E731
+    assert jax.tree.map(kind, data) == jax.tree.map(kind, wanted)
+    assert int(data.views) == views - 2
