@@ -34,6 +34,10 @@ LANES = 128
 _COLLECTIVE = re.compile(
     r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(", re.MULTILINE
 )
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%([\w.\-]+) .*\{$")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*?)\)(?:,|$)")
+_PLACED = re.compile(r"\b(pred|[a-z]+)(\d*)\[([\d,]*)\](\{[^}]*\})?")
+_FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "while", "after-all", "partition-id"}
 _ARRAY = re.compile(r"(pred|[a-z]+)(\d*)\[([\d,]*)\]")
 
 
@@ -47,9 +51,9 @@ def read(compiled: jax.stages.Compiled, chip: Chip, program: Any, counted: float
     published rates; XLA counts the body of a loop once, so a sampler's are multiplied by its steps (its text encoder's
     too, which runs once: under 1 % of a step). counted: the FLOPs of the same program with plain attention, as the
     compiler does not see into a kernel; the larger count is taken."""
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-    flops, moved = (float(cost.get(name, 0.0)) * program.steps for name in ("flops", "bytes accessed"))
-    flops = max(flops, counted * program.steps)
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    flops = max(float((compiled.cost_analysis() or {}).get("flops", 0.0)), counted) * program.steps
+    moved = float(hbm_bytes(text)) * program.steps
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     held += memory.output_size_in_bytes - memory.alias_size_in_bytes
     return {
@@ -62,8 +66,39 @@ def read(compiled: jax.stages.Compiled, chip: Chip, program: Any, counted: float
         "compute_seconds": flops / chip.flops,
         "memory_seconds": moved / chip.bandwidth,
         "seconds": max(flops / chip.flops, moved / chip.bandwidth),
-        "collectives": collectives(compiled.as_text()),
+        "collectives": collectives(text),
     }
+
+
+def hbm_bytes(text: str) -> int:
+    """Bytes that a compiled TPU program reads from and writes to HBM: the operands and results of every instruction
+    that it has not placed in the chip's own memory, whose layouts end in S(1); copies between the two by what they
+    take. XLA's "bytes accessed" counts both places, and every slice as the whole array."""
+    inside = set(re.findall(r"(?:calls|to_apply)=%([\w.\-]+)", text))  # of fusions and the like
+    total, shapes, counts = 0, {}, False
+    for line in text.splitlines():
+        if header := _COMPUTATION.match(line):
+            shapes, counts = {}, header[1] not in inside
+            continue
+        if not counts or not (found := _INSTRUCTION.match(line)):
+            continue
+        name, shape, kind, operands = found.groups()
+        shapes[name] = shape
+        if kind in _FREE or kind.endswith("-done"):
+            continue
+        places = [shape, *(shapes.get(operand, "") for operand in re.findall(r"%([\w.\-]+)", operands))]
+        if kind in ("copy-start", "slice-start"):
+            arrays = _PLACED.findall(shape)
+            (size, there), source = _placed(arrays[0 if kind == "copy-start" else 1]), places[1]
+            total += size * (there + ("S(" not in source))
+        else:
+            total += sum(size for place in places for size, there in map(_placed, _PLACED.findall(place)) if there)
+    return total
+
+
+def _placed(array: tuple[str, str, str, str]) -> tuple[int, bool]:
+    """Bytes of an array, and whether it lies in HBM."""
+    return _bytes(*array[:3]), "S(" not in array[3]
 
 
 def collectives(text: str) -> dict[str, dict[str, float]]:

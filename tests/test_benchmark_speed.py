@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.aot_reading import collectives, head_padding, table
+from benchmarks.aot_reading import collectives, hbm_bytes, head_padding, table
 from benchmarks.many import draw_concepts, settings_of, summary
 from benchmarks.suites import NAMES
 from cns_jax.data.folder import discover, read_concepts
@@ -24,6 +24,33 @@ HLO = """
   %done = bf16[2,64]{1,0} all-gather-done(bf16[2,64]{1,0} %ag)
   %add = f32[8]{0} add(f32[8]{0} %x, f32[8]{0} %y)
 """
+
+
+COMPILED = """
+%fused (p: bf16[100]) -> bf16[100] {
+  %p = bf16[100]{0} parameter(0)
+  ROOT %n = bf16[100]{0:T(1024)} negate(%p)
+}
+%body (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0:T(1024)} parameter(0)
+  ROOT %y = f32[8]{0:T(1024)} negate(%x)
+}
+ENTRY %main (w: bf16[100], i: f32[8]) -> f32[8] {
+  %w = bf16[100]{0:T(1024)(128)(2,1)} parameter(0)
+  %i = f32[8]{0:T(1024)} parameter(1)
+  %start = ((bf16[100]{0}), bf16[25]{0:T(1024)S(1)}, s32[]{:S(2)}) slice-start(%w), slice={[0:25]}
+  %done = bf16[25]{0:T(1024)S(1)} slice-done(%start)
+  %copy-start = (bf16[25]{0:T(1024)}, bf16[25]{0:T(1024)S(1)}, u32[]{:S(2)}) copy-start(%done)
+  %copy-done = bf16[25]{0:T(1024)} copy-done(%copy-start)
+  %f = bf16[100]{0:T(1024)S(1)} fusion(%w), kind=kLoop, calls=%fused
+  ROOT %loop = f32[8]{0:T(1024)} while(%i), condition=%cond, body=%body
+}
+"""
+
+
+def test_bytes_of_hbm_are_those_that_are_not_in_the_chips_own_memory() -> None:
+    slice_read, written_back, fusion_read, body = 25 * 2, 25 * 2, 100 * 2, 2 * 8 * 4
+    assert hbm_bytes(COMPILED) == slice_read + written_back + fusion_read + body
 
 
 def test_collectives_are_counted_with_their_bytes() -> None:

@@ -63,6 +63,11 @@ def over_data(mesh: Mesh, x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec("data")))
 
 
+def everywhere(mesh: Mesh, tree: Any) -> Any:
+    """Inside jit: every device has the whole of each leaf."""
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
+
+
 @contextmanager
 def rows_over(mesh: Mesh) -> Iterator[None]:
     """Trace the block for batches whose leading axis is split over the mesh's data axis."""

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cns_jax.core.compiling import jit
-from cns_jax.core.mesh import over_data, rows_over
+from cns_jax.core.mesh import everywhere, over_data, rows_over
 from cns_jax.core.platform import platform
 from cns_jax.core.rng import stream
 from cns_jax.core.types import Batch, ConceptData, Frozen, Trainable, TrainState
@@ -45,7 +45,10 @@ class StepSpec:
 
 
 def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> Batch:
-    """The batch of a step: concept views (VAE samples of cached moments), then prior images."""
+    """The batch of a step: concept views (VAE samples of cached moments), then prior images.
+
+    Every device draws all of it; split over devices, the two parts would have to be moved to where their rows lie.
+    """
     view = jax.random.randint(stream(key, "view", step), (spec.batch,), 0, data.views)
     z = sample_moments(stream(key, "moments", step), data.moments_vhwc[view]) * spec.model.vae.scaling_factor
     if spec.prior_batch == 0:
@@ -55,11 +58,8 @@ def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> 
         jnp.full(spec.batch, 1.0 / spec.batch),
         jnp.full(spec.prior_batch, spec.method.prior_weight / spec.prior_batch),
     )
-    return Batch(
-        jnp.concatenate([z, data.prior_nhwc[prior]]),
-        jnp.concatenate([data.ids_vl[view], data.prior_ids_nl[prior]]),
-        jnp.concatenate(weights),
-    )
+    parts = (z, data.prior_nhwc[prior]), (data.ids_vl[view], data.prior_ids_nl[prior]), weights
+    return Batch(*everywhere(spec.mesh, [jnp.concatenate(part) for part in parts]))
 
 
 def denoising_loss(
@@ -78,9 +78,10 @@ def denoising_loss(
     predicted = spec.model.predict_noise(unet, noisy, t, text, spec.method.detach_begin)
     wanted = target(spec.schedule, batch.latents_bhwc, noise, t)
     error_b = jnp.square(predicted.astype(jnp.float32) - wanted).mean((1, 2, 3))
-    logs = {"concept_loss": error_b[: spec.batch].mean()}
+    of_concept_b = jnp.arange(count) < spec.batch  # a slice of rows that are split over devices would be moved
+    logs = {"concept_loss": jnp.where(of_concept_b, error_b, 0).sum() / spec.batch}
     if spec.prior_batch:
-        logs["prior_loss"] = error_b[spec.batch :].mean()
+        logs["prior_loss"] = jnp.where(of_concept_b, 0, error_b).sum() / spec.prior_batch
     weight_b = batch.weight_b * min_snr_weights(spec.schedule, t, spec.snr_gamma)
     return (error_b * weight_b).sum(), logs
 
