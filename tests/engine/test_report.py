@@ -180,7 +180,7 @@ def test_it_tells_the_whole_run(run: Path) -> None:
     assert "It was the last lesson." in text
     assert html.count('class="chart"') == 3 + 2 + 2  # measures, neurons, losses
     assert "0.975" in text and "shows the scene 90 % 85 %" in text and "its oddity" not in text  # NaN
-    assert "1 h 3 min in all, of which 41 s for compiling" in text and "odd one" in text
+    assert "1 h 3 min in all; compiling took 41 s, partly beside other work" in text and "odd one" in text
     assert "train.steps 40" in text and "concepts[2]" in text
     assert "python -m cns_jax.generate" in text and "cns_jax.evaluate" not in text
     photos, faces, sheets, together = 12, 3, 5 * (3 + 3 + 2), 4
