@@ -76,13 +76,13 @@ def compiled(model: Model, name: str, topology: str, fsdp: int, pixels: int) -> 
         traced = time.perf_counter()
         result = lowered.compile()
     with compiled_for("cpu"):
-        counted = Shapes(model, pixels, counting_mesh()).lower(program).cost_analysis() or {}
+        counted = Shapes(model, pixels, counting_mesh()).lower(program).cost_analysis() if fsdp == 1 else None
     return {
         "program": name,
         "topology": topology,
         "fsdp": fsdp,
         "pixels": pixels,
-        **read(result, chip_of(topology), program, float(counted.get("flops", 0.0))),
+        **read(result, chip_of(topology), program, float((counted or {}).get("flops", 0.0))),
         "trace_seconds": round(traced - begun, 1),
         "compile_seconds": round(time.perf_counter() - traced, 1),
         **provenance("libtpu"),
