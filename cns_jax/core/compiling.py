@@ -74,7 +74,7 @@ def keep_compiled() -> None:
     if _is_private(folder):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", _KEPT_BYTES)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # a start compiles many small programs
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a start compiles 30 small programs
 
 
 def _is_private(folder: Path) -> bool:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import jax
 
 _asked: ContextVar[str | None] = ContextVar("platform", default=None)
 
 
+NOTHING = "nothing"
+"""The platform of programs that are traced for shapes alone, whose results are zeros."""
+
+
 def platform() -> str:
-    """ "cpu", "gpu" or "tpu": JAX's default backend, or what `compiled_for` asks for."""
+    """ "cpu", "gpu" or "tpu": JAX's default backend, or what `compiled_for` asks for; NOTHING in `shapes_of`."""
     return _asked.get() or jax.default_backend()
 
 
@@ -24,3 +29,11 @@ def compiled_for(name: str) -> Iterator[None]:
         yield
     finally:
         _asked.reset(token)
+
+
+def shapes_of(init: Callable[..., Any], *arguments: Any) -> Any:
+    """`jax.eval_shape` of a function that makes parameters, at half its cost: what they are filled with, and what
+    networks compute of them, is left out."""
+    with compiled_for(NOTHING):
+        # a function of its own: traces are kept by function, and a later jit of `init` must not find this one
+        return jax.eval_shape(lambda *given: init(*given), *arguments)

@@ -40,7 +40,7 @@ def find_concepts(settings: RunSettings) -> tuple[Concept, ...]:
     require(not unknown, f"{settings.data_root} has no concepts {unknown}; it has {', '.join(drawn)}")
     names = [c.name for c in chosen] or list(drawn)
     root = Path(settings.directory) / "data"
-    write_concept_folders(int(settings.drawn), root)
+    write_concept_folders(int(settings.drawn), root, names=names)
     specs = [ConceptSpec(n, token=drawn[n].token, class_word=drawn[n].class_word, kind=drawn[n].kind) for n in names]
     return read_concepts(root, specs)
 
@@ -86,15 +86,9 @@ def concept_data(studio: Studio, settings: RunSettings, concept: Concept, views:
     ids = np.repeat(studio.vocabulary.encode(training_prompts(concept)), train.views, axis=0)
     with timings.part("priors"):
         priors, prior_ids = _priors(studio, settings, concept)
-    data = ConceptData(
-        moments_vhwc=jnp.asarray(np.resize(moments, (views, *moments.shape[1:]))),
-        ids_vl=jnp.asarray(np.resize(ids, (views, ids.shape[1]))),
-        views=jnp.asarray(len(moments), jnp.int32),
-        prior_nhwc=jnp.asarray(priors),
-        prior_ids_nl=jnp.asarray(prior_ids),
-        priors=jnp.asarray(len(priors), jnp.int32),
-    )
-    return replicate(studio.mesh, data)
+    of_views = np.resize(moments, (views, *moments.shape[1:])), np.resize(ids, (views, ids.shape[1]))
+    data = *of_views, np.int32(len(moments)), priors, prior_ids, np.int32(len(priors))
+    return ConceptData(*replicate(studio.mesh, data))
 
 
 def most_views(settings: RunSettings, concepts: Sequence[Concept]) -> int:
@@ -166,4 +160,4 @@ def _hidden(studio: Studio, settings: RunSettings, prompts: list[str]) -> Hidden
     mask = studio.vocabulary.caption_mask(ids, settings.method.positions)
     used = int(np.flatnonzero(mask.any(axis=0))[-1]) + 1
     length = used + -used % _TOKENS
-    return Hidden(studio.encode(ids[:, :length]), jnp.asarray(mask[:, :length]))
+    return Hidden(studio.encode(ids[:, :length]), jax.device_put(mask[:, :length]))

@@ -46,13 +46,13 @@ class Generator:
         title: of the progress bar, which is shown where there is more than one batch.
         """
         ids = self.vocabulary.encode(list(prompts))
-        negative = jnp.asarray(self.vocabulary.encode([settings.negative_prompt]))
+        negative = jax.device_put(self.vocabulary.encode([settings.negative_prompt]))
         shape = self.model.latent_shape(self.resolution, self.resolution)
         sampler = self.sampler if settings.sampler == AUTO else settings.sampler
 
         def sample(ids_bl: np.ndarray, seeds_b: np.ndarray) -> jax.Array:
             return sample_latents(
-                params, rows_rd, jnp.asarray(ids_bl), negative, jnp.asarray(seeds_b), settings.guidance_scale,
+                params, rows_rd, jax.device_put(ids_bl), negative, jax.device_put(seeds_b), settings.guidance_scale,
                 model=self.model, schedule=self.schedule, shape=shape, sampler=sampler, steps=settings.steps,
             )  # fmt: skip
 
@@ -87,8 +87,8 @@ def sample_latents(
     steps: int,
 ) -> jax.Array:
     """Scaled latents (b, *shape) of prompts given as token ids."""
-    text = model.encode_text(params["text_encoder"], ids_bl, rows_rd)
-    negative = model.encode_text(params["text_encoder"], negative_1l, rows_rd)
+    hidden = model.encode_text(params["text_encoder"], jnp.concatenate([ids_bl, negative_1l]), rows_rd)
+    text, negative = hidden[:-1], hidden[-1:]
     keys = jax.vmap(jax.random.key)(seeds_b)
     noise = jax.vmap(lambda key: jax.random.normal(stream(key, "latents"), shape))(keys)
     denoiser = classifier_free(partial(model.predict_noise, params["unet"]), text, negative, guidance_scale)

@@ -89,7 +89,7 @@ def encode_text(params: Mapping[str, Any], ids_bl: jax.Array, *, model: Model) -
 
 
 @jax.jit
-def _mean_row(table_vd: jax.Array, ids_n: jax.Array) -> jax.Array:
+def _mean_row(table_vd: jax.Array, ids_n: np.ndarray) -> jax.Array:
     return table_vd[ids_n].mean(0).astype(jnp.float32)
 
 
@@ -138,12 +138,12 @@ class Studio:
     def encode(self, ids: np.ndarray) -> jax.Array:
         """Hidden states (b, l, d) of token ids int32 (b, l)."""
         encode = partial(encode_text, self.params["text_encoder"], model=self.model)
-        return jnp.asarray(in_batches(encode, TEXTS, ids))
+        return jax.device_put(in_batches(encode, TEXTS, ids))
 
     def embedding_of(self, word: str) -> jax.Array:
         """Mean input embedding of a word's tokens, float32 (d,): what a new concept's row starts from."""
         table = self.params["text_encoder"]["text_model"]["embeddings"]["token_embedding"]["embedding"]
-        return _mean_row(table, jnp.asarray(self.vocabulary.token_ids(word)))
+        return _mean_row(table, np.asarray(self.vocabulary.token_ids(word)))
 
     def with_unet(self, unet: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters with another UNet, for sampling."""

@@ -29,7 +29,7 @@ jax.monitoring.register_event_duration_secs_listener(_listen)  # of this process
 
 
 class Timings:
-    """Seconds by part: load, priors, encode, select, train, save, sample, evaluate; and compile, which is in others already or beside them."""
+    """Seconds by part: load, priors, encode, select, train, save, sample, evaluate; compile, in or beside others."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cns_jax.core.rng import stream
@@ -94,7 +95,7 @@ class CNS:
 
     def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Memory:
         """No mask, W_0, zero rows (rows, width)."""
-        kernels = jax.tree.map(lambda w: jnp.array(w, jnp.float32), cross_attention_kernels(base["unet"]))
+        kernels = jax.tree.map(lambda w: w.astype(jnp.float32), cross_attention_kernels(base["unet"]))
         return Memory(select.constant(kernels, False), kernels, jnp.zeros((rows, width)))
 
     def begin(
@@ -114,7 +115,7 @@ class CNS:
         calibration = feature_norms(task.calibration_hidden_kld, task.calibration_mask_kl)
         selection = select.concept_neurons(scored, captions, calibration, self.ratio)
         mask = self._mask(key, selection)
-        trainable, plan = self._start(kernels, memory, mask, jnp.asarray(task.row), task.init_row_d)
+        trainable, plan = self._start(kernels, memory, mask, jax.device_put(np.int32(task.row)), task.init_row_d)
         return trainable, plan, describe(selection, mask, plan.m_reg, self.ratio)
 
     def shapes(self, base: Mapping[str, Any], memory: Memory) -> tuple[Trainable, Plan]:
@@ -128,7 +129,8 @@ class CNS:
     ) -> tuple[Trainable, Plan]:
         """What a lesson starts from when its neurons are known. kernels: W_0 in the dtype that it is kept in."""
         w_base = jax.tree.map(lambda w: w.astype(jnp.float32), kernels)
-        scalars = (jnp.asarray(v, jnp.float32) for v in (self.lambda1, self.lambda2, self.lr_neurons, self.lr_token))
+        values = self.lambda1, self.lambda2, self.lr_neurons, self.lr_token
+        scalars = (jax.device_put(np.float32(value)) for value in values)
         m_reg, (row_r, rows) = select.intersect(mask, memory.union), _rows(memory.rows_rd, row, init_row_d)
         plan = Plan(mask, m_reg, memory.kernels, w_base, row_r, *scalars)
         return Trainable(_copied(memory.kernels), rows), plan

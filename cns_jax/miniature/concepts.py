@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -183,11 +183,16 @@ def render_concept(
     return render(picture, rng, size), caption_of(concept, picture), picture
 
 
-def write_concept_folders(set_number: int, directory: Path, split: Split = "train") -> list[Path]:
-    """Write a set as plain folders, `directory/<name>/00.png` with `00.txt` beside it; returns the folders."""
+def write_concept_folders(
+    set_number: int, directory: Path, split: Split = "train", names: Collection[str] = ()
+) -> list[Path]:
+    """Write a set, or the concepts of `names`, as plain folders, `directory/<name>/00.png` with `00.txt` beside it;
+    returns the folders."""
     count = TRAIN_IMAGES if split == "train" else TEST_IMAGES
     folders = []
     for concept in concepts(set_number):
+        if names and concept.name not in names:
+            continue
         folder = directory / concept.name
         folder.mkdir(parents=True, exist_ok=True)
         for index in range(count):

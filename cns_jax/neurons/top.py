@@ -39,11 +39,11 @@ def top_of_all(kernels: Mapping[str, Any], norms_sbi: Sequence[jax.Array], ratio
         arrays, tree = jax.tree.flatten(kernels)
         find = partial(_partitioned, norms_sbi=[np.asarray(norms) for norms in norms_sbi], ratio=ratio)
         found = in_threads(find, map(np.asarray, arrays))
-        return [jax.tree.unflatten(tree, map(jnp.asarray, masks)) for masks in zip(*found, strict=True)]
+        return [jax.tree.unflatten(tree, map(jax.device_put, masks)) for masks in zip(*found, strict=True)]
     counts = [norms.shape[0] for norms in norms_sbi]
     rows = max(counts) + -max(counts) % _ROWS
     padded = np.stack([np.pad(np.asarray(norms), ((0, rows - norms.shape[0]), (0, 0))) for norms in norms_sbi])
-    return _counted(dict(kernels), jnp.asarray(padded), jnp.asarray(counts), ratio)
+    return _counted(dict(kernels), jax.device_put(padded), jax.device_put(np.asarray(counts)), ratio)
 
 
 def _partitioned(kernel_io: np.ndarray, norms_sbi: Sequence[np.ndarray], ratio: float) -> list[np.ndarray]:

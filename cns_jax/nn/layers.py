@@ -9,12 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cns_jax.core.platform import NOTHING, platform
 from cns_jax.nn.formulations import convolution, group_norm, linear
 
 Dtype = jnp.dtype | None
 
-# Flax traces a parameter's initializer whenever it reads the parameter, to check its shape; under jit once a shape
-lecun_normal = jax.jit(nn.initializers.lecun_normal(), static_argnums=1)
+
+def lecun_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Of kernels. Flax traces it whenever it reads one, to check the shape; under jit that is once a shape."""
+    return jnp.zeros(shape) if platform() == NOTHING else _lecun_normal(key, shape)
+
+
+_lecun_normal = jax.jit(nn.initializers.lecun_normal(), static_argnums=1)
 
 
 class Dense(nn.Module):

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from cns_jax.core.platform import shapes_of
 from cns_jax.core.tree import flatten
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.nn.clip import CLIPTextConfig
@@ -69,7 +70,7 @@ def read_single_file(file: Path, tokenizer: Path, prediction_type: str = "") -> 
             "are not supported"
         )
     model, schedule, scheduler = _described(file, stored, metadata, prediction_type)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = shapes_of(model.init, jax.random.key(0))
     parts = {part: _part(file, part, stored, model, shapes[part]) for part in PARTS}
     return Source(model, parts, schedule, tokenizer, scheduler)
 

@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cns_jax.core.platform import compiled_for, platform
+from cns_jax.core.platform import compiled_for, platform, shapes_of
 from cns_jax.nn.formulations import dot_product_attention
+from cns_jax.nn.layers import Dense
+from cns_jax.nn.model import Model
+from cns_jax.nn.sizes import SD15, SD21
 
 
 def test_the_platform_is_that_of_the_machine_unless_asked_otherwise() -> None:
@@ -27,3 +30,19 @@ def test_attention_is_traced_for_the_platform_that_is_asked_for() -> None:
     with compiled_for("tpu"):
         there = program()
     assert here != there
+
+
+@pytest.mark.parametrize("model", [SD15, SD21])
+def test_shapes_alone_are_those_of_the_parameters(model: Model) -> None:
+    kind = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)  # noqa: E731
+    key = jax.random.key(0)
+    assert kind(shapes_of(model.init, key)) == kind(jax.eval_shape(model.init, key))
+
+
+def test_a_later_compilation_does_not_find_what_was_traced_for_shapes() -> None:
+    layer = Dense(3)
+    rows = jnp.ones((2, 4))
+    shapes_of(layer.init, jax.random.key(0), rows)
+    params = jax.jit(layer.init)(jax.random.key(0), rows)["params"]
+    assert float(jnp.abs(params["kernel"]).sum()) > 0
+    assert float(jnp.abs(jax.jit(layer.apply)({"params": params}, rows)).sum()) > 0
