@@ -68,7 +68,7 @@ class Teacher:
             pixels = torch.tensor(picture.transpose(2, 0, 1) / 127.5 - 1, dtype=torch.float32)
             out += [pixels, pixels.flip(-1)]
         with self.autocast:
-            moments = self.vae.encode(torch.stack(out).to(self.device)).latent_dist.parameters.float()
+            moments = self.vae.encode(torch.stack(out).to(self.device)).latent_dist.parameters.float().contiguous()
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file({"moments": moments}, file)
         return moments
@@ -91,7 +91,7 @@ class Teacher:
         scheduler = DPMSolverMultistepScheduler.from_pretrained(job["model"], subfolder="scheduler")
         latents = sample_latents(predict, scheduler, text, negative, noise, job["prior_steps"], 4.0)
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"latents": latents}, file)
+        save_file({"latents": latents.contiguous()}, file)
         return latents
 
     def masks(self) -> dict[str, Tensor]:
@@ -133,7 +133,7 @@ def teach(job: dict[str, Any]) -> dict[str, float]:
         lesson.step(views.draw())
     done("train")
     weights = {name: p.detach().contiguous() for name, p in lesson.kernels.items()}
-    save_file(weights | {"rows": lesson.rows.detach()}, Path(job["out"]) / "torch.safetensors")
+    save_file(weights | {"rows": lesson.rows.detach().contiguous()}, Path(job["out"]) / "torch.safetensors")
     done("save")
     return seconds | {"GB": round(peak_bytes("PyTorch") / 1e9, 2)}
 

@@ -140,7 +140,8 @@ class TrainingRun:
 
     def _teach_all(self, checkpoints: Checkpoints, metrics: Metrics, stop: StopSignals) -> Memory:
         studio, settings = self.studio, self.settings
-        memory = self.method.empty(studio.params, settings.reserved_rows, studio.model.text_encoder.hidden_size)
+        width = studio.model.text_encoder.hidden_size
+        memory = replicate(studio.mesh, self.method.empty(studio.params, settings.reserved_rows, width))
         views, steps = most_views(settings, self.concepts), settings.train.steps
         if checkpoints.latest() != self.number(len(self.concepts) - 1, steps):
             shapes = data_shapes(studio, settings, views)
