@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 from benchmarks.worker import peak_bytes
-from cns_jax.core.compiling import keep_compiled
 from cns_jax.core.settings import build
 from cns_jax.engine.sequence import run
 from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.start import start
 
 
 def teach(job: Path) -> dict[str, float]:
     """The run that the job describes; its timings, and the most memory it held."""
-    keep_compiled()
+    start()
     folder = run(build(RunSettings, json.loads(job.read_text())["settings"]))
     timings = json.loads((folder / "timings.json").read_text())
     seconds = {part: seconds for part, seconds in timings.items() if isinstance(seconds, float)}
