@@ -2,7 +2,7 @@
 
     python -m cns_jax.train --config=configs/mini.py
 
-2 CPU cores: about 5 minutes. Look at runs/mini/overview.png.
+2 CPU cores: about 4 minutes. Look at runs/mini/overview.png.
 """
 
 from ml_collections import ConfigDict
