@@ -13,10 +13,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks.suites import GUIDANCE, PRIORS, ROWS, VIEWS
 from cns_jax.core.mesh import sharding_of
 from cns_jax.core.tree import map_named
-from cns_jax.core.types import ConceptData, Frozen
+from cns_jax.core.types import ConceptData
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.engine.sampling import decode, sample_latents
-from cns_jax.engine.step import StepSpec, initial_state, scanned_steps
+from cns_jax.engine.step import StepSpec, scanned_steps, step_shapes
 from cns_jax.engine.studio import stored_dtype
 from cns_jax.methods.cns import CNS
 from cns_jax.nn.model import Model
@@ -54,16 +54,11 @@ class Shapes:
         """An array that every device holds."""
         return jax.ShapeDtypeStruct(shape, dtype, sharding=self.everywhere)
 
-    def _everywhere(self, tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: self.array(leaf.shape, leaf.dtype), tree)
-
     def step(self, images: int) -> jax.stages.Lowered:
         """One step of CNS on `images` concept and `images` prior images a chip."""
         method, chips = CNS(), self.mesh.shape["data"]
         spec = StepSpec(self.model, method, self.schedule, self.mesh, images * chips, images * chips, 0.0)
         memory = jax.eval_shape(lambda params: method.empty(params, ROWS, self.width), self.params)
-        trainable, plan = method.shapes(self.params, memory)
-        state = jax.eval_shape(partial(initial_state, method), trainable, plan)
         h, w, c = self.latents
         ids, one = partial(self.array, dtype=jnp.int32), self.array((), jnp.int32)
         data = ConceptData(
@@ -71,8 +66,7 @@ class Shapes:
             self.array((PRIORS, h, w, c)), ids((PRIORS, self.length)), one,
         )  # fmt: skip
         function = jax.jit(scanned_steps.__wrapped__, static_argnames=("spec", "steps"), donate_argnames="state")
-        frozen = Frozen(self.params, self._everywhere(plan))
-        return function.lower(spec, 1, self._everywhere(state), frozen, data, self._key())
+        return function.lower(spec, 1, *step_shapes(spec, self.params, memory, data))
 
     def sample(self, images: int, steps: int) -> jax.stages.Lowered:
         """Latents of `images` pictures: prompts, and `steps` steps with guidance."""
@@ -91,10 +85,6 @@ class Shapes:
         """`images` pictures from their latents."""
         pictures = partial(decode.__wrapped__, model=self.model)
         return jax.jit(pictures).lower(self.params["vae"], self.array((images, *self.latents)))
-
-    def _key(self) -> jax.ShapeDtypeStruct:
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        return self.array(key.shape, key.dtype)
 
     def lower(self, program: Program) -> jax.stages.Lowered:
         """A program by its name."""

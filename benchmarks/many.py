@@ -7,7 +7,6 @@ programs compiled. A line goes to benchmarks/results/many.jsonl, its summary is 
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 import time
@@ -31,8 +30,6 @@ from configs import bench
 _CONCEPTS = flags.DEFINE_integer("concepts", 50, "how many", lower_bound=3)
 _STEPS = flags.DEFINE_integer("steps", 50, "training steps a concept", lower_bound=10)
 _RESULTS = flags.DEFINE_string("results", "benchmarks/results", "folder of the lines")
-log = logging.getLogger(__name__)
-
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -46,10 +43,8 @@ class Watched(TrainingRun):
         self.begun = time.perf_counter()
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
-    def _listen(self, event: str, _: float, **of_event: object) -> None:
-        if event == _COMPILED:
-            self.compiled += 1
-            log.debug("compiled %s", of_event.get("fun_name"))
+    def _listen(self, event: str, _: float, **__: object) -> None:
+        self.compiled += event == _COMPILED
 
     def _record(self, index: int, *rest: Any) -> None:
         super()._record(index, *rest)

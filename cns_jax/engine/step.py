@@ -140,9 +140,9 @@ def train_steps(
     return state, jax.tree.map(lambda *values: jnp.stack(values).mean(), *rows)
 
 
-def compile_steps(spec: StepSpec, steps: int, params: Mapping[str, Any], memory: Any, data: ConceptData) -> None:
-    """Compile what `train_steps` will call, which then calls it at once. memory: of the method; memory and data may
-    be shapes, and will lie on all devices of the mesh; params: as they lie."""
+def step_shapes(spec: StepSpec, params: Mapping[str, Any], memory: Any, data: ConceptData) -> tuple[Any, ...]:
+    """state, frozen, data and key of `train_steps`, as shapes on all devices of the mesh. memory: of the method; memory
+    and data may be shapes; params, which may be too, stay as they lie."""
 
     def on_mesh(tree: Any) -> Any:
         everywhere = NamedSharding(spec.mesh, PartitionSpec())
@@ -151,7 +151,12 @@ def compile_steps(spec: StepSpec, steps: int, params: Mapping[str, Any], memory:
     trainable, plan = spec.method.shapes(params, memory)
     state = jax.eval_shape(partial(initial_state, spec.method), trainable, plan)
     base = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params)
-    arguments = on_mesh(state), Frozen(base, on_mesh(plan)), *on_mesh((data, jax.eval_shape(jax.random.key, 0)))
+    return on_mesh(state), Frozen(base, on_mesh(plan)), *on_mesh((data, jax.eval_shape(jax.random.key, 0)))
+
+
+def compile_steps(spec: StepSpec, steps: int, params: Mapping[str, Any], memory: Any, data: ConceptData) -> None:
+    """Compile what `train_steps` will call, which then calls it at once. Arguments as in `step_shapes`."""
+    arguments = step_shapes(spec, params, memory, data)
     if platform() == "cpu":
         single_step.jitted.lower(spec, *arguments).compile()
     else:
