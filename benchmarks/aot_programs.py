@@ -56,7 +56,7 @@ class Shapes:
 
     def step(self, images: int) -> jax.stages.Lowered:
         """One step of CNS on `images` concept and `images` prior images a chip."""
-        method, chips = CNS(), self.mesh.shape["data"]
+        method, chips = CNS(), self.mesh.size
         spec = StepSpec(self.model, method, self.schedule, self.mesh, images * chips, images * chips, 0.0)
         memory = jax.eval_shape(lambda params: method.empty(params, ROWS, self.width), self.params)
         h, w, c = self.latents

@@ -16,12 +16,16 @@ from cns_jax.core.settings import require
 
 _rows: ContextVar[Mesh | None] = ContextVar("rows", default=None)
 
-Rules = Sequence[tuple[str, PartitionSpec]]
+ROWS = PartitionSpec(("data", "fsdp"))
+"""A batch: its leading axis over all devices, those that share parameters included."""
+
+Rules = Sequence[tuple[str, int | None]]
+"""Pattern of names -> the axis that is split over fsdp, counted from the last, or None."""
 
 # first match wins; a leaf without a match is an error, so that a typo cannot replicate gigabytes
 PARAMETER_RULES: Rules = (
-    (r"\.kernel$", PartitionSpec("fsdp")),
-    (r"\.(bias|scale|embedding|class_embedding)$", PartitionSpec()),
+    (r"\.kernel$", -2),  # its inputs: of a convolution too, whose first axes are a 3 x 3 window
+    (r"\.(bias|scale|embedding|class_embedding)$", None),
 )
 
 
@@ -42,14 +46,15 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 
 
 def sharding_of(mesh: Mesh, name: str, shape: tuple[int, ...], rules: Rules = PARAMETER_RULES) -> NamedSharding:
-    """Where a parameter lies, by the first matching rule; an axis that fsdp does not divide is replicated.
+    """Where a parameter lies, by the first matching rule; one with an axis that fsdp does not divide is replicated.
 
     Raises KeyError if no rule covers its name.
     """
-    for pattern, spec in rules:
+    for pattern, axis in rules:
         if re.search(pattern, name):
-            fits = all(axis is None or shape[i] % mesh.shape[axis] == 0 for i, axis in enumerate(spec))
-            return NamedSharding(mesh, spec if fits else PartitionSpec())
+            fits = axis is not None and shape[axis] % mesh.shape["fsdp"] == 0
+            before = (None,) * (len(shape) + (axis or 0))
+            return NamedSharding(mesh, PartitionSpec(*before, "fsdp") if fits else PartitionSpec())
     raise KeyError(f"no sharding rule covers {name!r}")
 
 
@@ -59,8 +64,8 @@ def place(mesh: Mesh, name: str, leaf: Any, rules: Rules = PARAMETER_RULES) -> j
 
 
 def over_data(mesh: Mesh, x: jax.Array) -> jax.Array:
-    """Inside jit: split the leading axis over the mesh's data axis."""
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec("data")))
+    """Inside jit: split the leading axis over the mesh's devices."""
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, ROWS))
 
 
 def everywhere(mesh: Mesh, tree: Any) -> Any:
@@ -70,7 +75,7 @@ def everywhere(mesh: Mesh, tree: Any) -> Any:
 
 @contextmanager
 def rows_over(mesh: Mesh) -> Iterator[None]:
-    """Trace the block for batches whose leading axis is split over the mesh's data axis."""
+    """Trace the block for batches whose leading axis is split over the mesh's devices."""
     token = _rows.set(mesh)
     try:
         yield
@@ -81,7 +86,7 @@ def rows_over(mesh: Mesh) -> Iterator[None]:
 def knows_rows(count: int) -> bool:
     """Whether `of_own_rows` can take `count` rows: on one device, or where `rows_over` says how they lie."""
     mesh = _rows.get()
-    return jax.device_count() == 1 if mesh is None else count % mesh.shape["data"] == 0
+    return jax.device_count() == 1 if mesh is None else count % mesh.size == 0
 
 
 def of_own_rows(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -89,5 +94,4 @@ def of_own_rows(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     mesh = _rows.get()
     if mesh is None or mesh.size == 1:
         return function
-    rows = PartitionSpec("data")
-    return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+    return jax.shard_map(function, mesh=mesh, in_specs=ROWS, out_specs=ROWS, check_vma=False)

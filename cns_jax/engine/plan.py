@@ -61,7 +61,7 @@ def plan(settings: RunSettings) -> list[str]:
     vocabulary = Vocabulary(load_tokenizer(source.tokenizer), tuple(c.token for c in concepts), settings.reserved_rows)
     check_words(concepts, vocabulary)
     vocabulary.encode([prompt for concept in concepts for prompt in training_prompts(concept)])  # warns of cuts
-    check_batch(settings, make_mesh(settings.train.fsdp).shape["data"])
+    check_batch(settings, make_mesh(settings.train.fsdp).size)
     base = source.load(keep=lambda name, leaf: None).ids["model"]
     cost = step_cost(settings, source)
     needed = disk_bytes(settings, source, concepts)

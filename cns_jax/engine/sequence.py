@@ -77,13 +77,13 @@ def _plain(settings: RunSettings) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
-def check_batch(settings: RunSettings, shards: int) -> None:
-    """Refuse a step whose images the mesh's data axis of size `shards` cannot split evenly."""
+def check_batch(settings: RunSettings, devices: int) -> None:
+    """Refuse a step whose images cannot be split evenly over the devices."""
     images = settings.train.batch + settings.train.prior_batch
     require(
-        images % shards == 0,
-        f"train.batch + train.prior_batch = {images} images a step cannot be split over {shards} devices; "
-        f"make it {images + -images % shards}",
+        images % devices == 0,
+        f"train.batch + train.prior_batch = {images} images a step cannot be split over {devices} devices; "
+        f"make it {images + -images % devices}",
     )
 
 
@@ -102,7 +102,7 @@ class TrainingRun:
                 source, tokens, settings.reserved_rows, settings.resolution, train.fsdp, settings.compute, train.remat
             )
         check_words(self.concepts, self.studio.vocabulary)
-        check_batch(settings, self.studio.mesh.shape["data"])
+        check_batch(settings, self.studio.mesh.size)
         self.directory = claim(settings)
         self.method: CNS = settings.method
         self.ledger = Ledger(self.directory)

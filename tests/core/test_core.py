@@ -98,6 +98,8 @@ def test_streams_differ_by_name_and_step() -> None:
 def test_placement() -> None:
     two = mesh.make_mesh(fsdp=2)
     assert mesh.place(two, "x.kernel", jnp.ones((4, 3))).sharding.spec == PartitionSpec("fsdp")
+    window = mesh.place(two, "x.kernel", jnp.ones((3, 3, 4, 5))).sharding
+    assert window.spec == PartitionSpec(None, None, "fsdp")
     assert mesh.place(two, "x.bias", jnp.ones(3)).sharding.spec == PartitionSpec()
     assert mesh.place(two, "x.kernel", jnp.ones((3, 4))).sharding.spec == PartitionSpec()
     with pytest.raises(KeyError, match="no sharding rule covers 'x.weigth'"):

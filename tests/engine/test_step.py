@@ -10,12 +10,21 @@ import numpy as np
 import pytest
 from tiny_runs import values
 
+from benchmarks.aot_reading import collectives
 from cns_jax.core.mesh import replicate
 from cns_jax.core.platform import compiled_for
 from cns_jax.core.settings import build
 from cns_jax.core.types import ConceptData, Frozen, TrainState
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.step import StepSpec, compile_steps, initial_state, scanned_steps, train_steps
+from cns_jax.engine.step import (
+    StepSpec,
+    compile_steps,
+    initial_state,
+    scanned_steps,
+    single_step,
+    step_shapes,
+    train_steps,
+)
 from cns_jax.engine.studio import Studio, find_source
 from cns_jax.methods.base import Task
 
@@ -23,10 +32,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::cns_jax.text.vocabulary.Truncat
 FALLING = dict(steps=6, decay_steps=4)
 
 
-def beginning(tiny_folder: Path, tmp_path: Path, **of_spec: int) -> tuple[StepSpec, TrainState, Frozen, ConceptData]:
+def beginning(
+    tiny_folder: Path, tmp_path: Path, fsdp: int = 1, **of_spec: int
+) -> tuple[StepSpec, TrainState, Frozen, ConceptData]:
     """A concept's first step on a tiny random model."""
     settings = build(RunSettings, values(tiny_folder, tmp_path))
-    studio = Studio.open(find_source(settings.address), ("<a>",), 5, 16)
+    studio = Studio.open(find_source(settings.address), ("<a>",), 5, 16, fsdp)
     method, rng = settings.method, np.random.default_rng(0)
     prompts = ["a photo of a <a> cat", "a photo of a cat", "a red mug", "a blue dog on the beach"]
     ids = studio.vocabulary.encode(prompts)
@@ -74,6 +85,24 @@ def test_rates_fall_to_zero_over_the_last_steps(tiny_folder: Path, tmp_path: Pat
     constant, falling = moved[0], moved[4]
     np.testing.assert_allclose(falling[:3], constant[:3], rtol=1e-5)  # steps 0 and 1, and the first of the last four
     assert falling[5] < 0.5 * constant[5] and falling[4] < constant[4]
+
+
+@pytest.mark.parametrize("fsdp", [1, 2, 4])
+def test_devices_exchange_weights_and_gradients_only(tiny_folder: Path, tmp_path: Path, fsdp: int) -> None:
+    """Each of four devices takes its own image; where they share the weights, it gathers them and nothing else."""
+    ends = []
+    for size in (1, fsdp):
+        spec, state, frozen, data = beginning(tiny_folder, tmp_path, size)
+        arguments = replicate(spec.mesh, (state, frozen.plan, data, jax.random.key(1)))
+        state, plan, data, key = arguments
+        ends.append(train_steps(spec, 1, state, Frozen(frozen.base, plan), data, key))
+    shapes = step_shapes(spec, frozen.base, spec.method.empty(frozen.base, 5, 32), data)
+    exchanged = collectives(single_step.jitted.lower(spec, *shapes).compile().as_text())
+    trained = sum(leaf.nbytes for leaf in jax.tree.leaves(ends[0][0].trainable))
+    assert set(exchanged) == ({"all-reduce"} if fsdp == 1 else {"all-gather", "all-reduce"})
+    assert trained <= exchanged["all-reduce"]["bytes"] < 1.01 * trained
+    for a, b in zip(jax.tree.leaves(ends[0]), jax.tree.leaves(ends[1]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
-from cns_jax.core.mesh import make_mesh, rows_over
+from cns_jax.core.mesh import ROWS, make_mesh, rows_over
 from cns_jax.core.platform import compiled_for
 from cns_jax.nn.formulations import convolution, dot_product_attention, gelu, group_norm, linear
 
@@ -90,7 +90,7 @@ def test_a_tpu_attends_in_blocks_each_chip_to_its_own_rows(devices: int) -> None
     mesh = make_mesh(devices=jax.devices()[:devices])
     arguments = tuple(normal(2, 1024, 1, 8) for _ in range(3))
     plain = values_and_gradients(dot_product_attention, "cpu", arguments)
-    split = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec("data")))
+    split = jax.device_put(arguments, NamedSharding(mesh, ROWS))
     with rows_over(mesh), pltpu.force_tpu_interpret_mode():
         in_blocks = values_and_gradients(dot_product_attention, "tpu", split)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), plain, in_blocks)
