@@ -32,7 +32,7 @@ CHIPS: Mapping[str, Chip] = {  # cloud.google.com/tpu/docs, the pages of each ve
 LANES = 128
 
 _COLLECTIVE = re.compile(
-    r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(", re.MULTILINE
+    r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\((?:.*channel_id=(\d+))?"
 )
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*?)\)(?:,|$)")
@@ -102,9 +102,14 @@ def _placed(array: tuple[str, str, str, str]) -> tuple[int, bool]:
 
 
 def collectives(text: str) -> dict[str, dict[str, float]]:
-    """Kind -> how many, and the bytes of their results, of compiled HLO text."""
+    """Kind -> how many, and the bytes of their results, of compiled HLO text. One that runs beside other work stands
+    there several times, in what begins it, works beside it and waits for it, with the same channel."""
     count, size = Counter(), Counter()  # type: ignore[var-annotated]
-    for shape, kind, begun in _COLLECTIVE.findall(text):
+    seen: set[str] = set()
+    for shape, kind, begun, channel in _COLLECTIVE.findall(text):
+        if channel and channel in seen:
+            continue
+        seen.add(channel)
         arrays = _ARRAY.findall(shape)
         if begun and kind in ("all-gather", "collective-permute"):  # operands, results, and scalars of the runtime's
             arrays = [array for array in arrays if array[2]]

@@ -61,6 +61,13 @@ def test_collectives_are_counted_with_their_bytes() -> None:
     }
 
 
+def test_a_collective_beside_other_work_counts_once() -> None:
+    begun = "  %g.1 = bf16[8,4]{1,0} all-gather(%p), channel_id=7, dimensions={0}\n"
+    other = "  %g.3 = bf16[8,4]{1,0} all-gather(%q), channel_id=8, dimensions={0}\n"
+    text = begun + begun.replace("g.1", "g.2") + other
+    assert collectives(text) == {"all-gather": {"count": 2, "bytes": 2 * 8 * 4 * 2}}
+
+
 def test_head_widths_that_do_not_fill_a_tpus_lanes() -> None:
     assert head_padding(SD15.unet) == {40: 3.2, 80: 1.6, 160: 1.6}
 

@@ -95,3 +95,14 @@ def of_own_rows(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     if mesh is None or mesh.size == 1:
         return function
     return jax.shard_map(function, mesh=mesh, in_specs=ROWS, out_specs=ROWS, check_vma=False)
+
+
+def of_whole_kernel(function: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """function(x, kernel), the kernel gathered from the devices that share it: for its gradient too, rather than kept.
+
+    Left to itself, a TPU's compiler splits the products as the kernel is split, and moves rows or parts of kernels around.
+    """
+    mesh = _rows.get()
+    if mesh is None or mesh.shape["fsdp"] == 1:
+        return function(x, kernel)
+    return jax.checkpoint(lambda x, kernel: function(x, everywhere(mesh, kernel)))(x, kernel)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cns_jax.core.mesh import of_whole_kernel
 from cns_jax.core.platform import NOTHING, platform
 from cns_jax.nn.formulations import convolution, group_norm, linear
 
@@ -39,7 +41,7 @@ class Dense(nn.Module):
         kernel = self.param("kernel", lecun_normal, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        out = linear(x.reshape(-1, x.shape[-1]), kernel)
+        out = of_whole_kernel(linear, x.reshape(-1, x.shape[-1]), kernel)
         if bias is not None:
             out = out + bias[None]
         return out.reshape(*x.shape[:-1], self.features)
@@ -61,7 +63,8 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x_bhwc, kernel, bias = nn.dtypes.promote_dtype(x_bhwc, kernel, bias, dtype=self.dtype)
         pad = self.size // 2 if self.pad is None else self.pad
-        return convolution(x_bhwc, kernel, self.stride, pad) + bias[None, None, None]
+        convolved = of_whole_kernel(partial(convolution, stride=self.stride, pad=pad), x_bhwc, kernel)
+        return convolved + bias[None, None, None]
 
 
 class GroupNorm(nn.Module):
