@@ -75,7 +75,7 @@ class Shapes:
         def latents(params: Any, rows_rd: Any, ids_bl: Any, negative: Any, seeds: Any) -> jax.Array:
             return sample_latents.__wrapped__(
                 params, rows_rd, ids_bl, negative, seeds, GUIDANCE, model=self.model, schedule=self.schedule,
-                shape=self.latents, sampler="dpm++2m", steps=steps,
+                shape=self.latents, sampler="dpm++2m", steps=steps, mesh=self.mesh,
             )  # fmt: skip
 
         seeds = self.array((images,), jnp.uint32)
@@ -83,7 +83,7 @@ class Shapes:
 
     def decode(self, images: int) -> jax.stages.Lowered:
         """`images` pictures from their latents."""
-        pictures = partial(decode.__wrapped__, model=self.model)
+        pictures = partial(decode.__wrapped__, model=self.model, mesh=self.mesh)
         return jax.jit(pictures).lower(self.params["vae"], self.array((images, *self.latents)))
 
     def lower(self, program: Program) -> jax.stages.Lowered:

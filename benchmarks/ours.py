@@ -142,7 +142,7 @@ class Ours:
         return partial(
             sample_latents, self.params, self._normal(ROWS, self.width), self._ids(suite.pictures), self._ids(1),
             jnp.arange(suite.pictures, dtype=jnp.uint32), GUIDANCE, model=self.model, schedule=self.schedule,
-            shape=self.shape, sampler="dpm++2m", steps=suite.sample_steps,
+            shape=self.shape, sampler="dpm++2m", steps=suite.sample_steps, mesh=self.mesh,
         )  # fmt: skip
 
     def sample(self) -> Workload:
@@ -161,8 +161,11 @@ class Ours:
         """Pictures from prompts: latents and their decoding."""
         latents, vae = self._latents(), self.params["vae"]
         shape = jax.ShapeDtypeStruct((self.suite.pictures, *self.shape), jnp.float32)
-        work = self.sample().flops + flops(partial(decode.__wrapped__, model=self.model), vae, shape)
-        return Workload(lambda: decode(vae, latents(), model=self.model).block_until_ready(), self.suite.pictures, work)
+        work = self.sample().flops + flops(
+            partial(decode.__wrapped__, model=self.model, mesh=counting_mesh()), vae, shape
+        )
+        pictures = partial(decode, vae, model=self.model, mesh=self.mesh)
+        return Workload(lambda: pictures(latents()).block_until_ready(), self.suite.pictures, work)
 
     def encode(self) -> Workload:
         """Pictures to the VAE's moments."""

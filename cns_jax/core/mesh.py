@@ -64,8 +64,8 @@ def place(mesh: Mesh, name: str, leaf: Any, rules: Rules = PARAMETER_RULES) -> j
 
 
 def over_data(mesh: Mesh, x: jax.Array) -> jax.Array:
-    """Inside jit: split the leading axis over the mesh's devices."""
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, ROWS))
+    """Inside jit: split the leading axis over the mesh's devices; one that they do not divide stays as it lies."""
+    return x if x.shape[0] % mesh.size else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, ROWS))
 
 
 def everywhere(mesh: Mesh, tree: Any) -> Any:
@@ -97,10 +97,12 @@ def of_own_rows(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return jax.shard_map(function, mesh=mesh, in_specs=ROWS, out_specs=ROWS, check_vma=False)
 
 
-def of_whole_kernel(function: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array) -> jax.Array:
+def of_whole_kernel(
+    function: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array
+) -> jax.Array:
     """function(x, kernel), the kernel gathered from the devices that share it: for its gradient too, rather than kept.
 
-    Left to itself, a TPU's compiler splits the products as the kernel is split, and moves rows or parts of kernels around.
+    Left to itself, a TPU's compiler splits the products as the kernel is split, and moves rows and parts of kernels.
     """
     mesh = _rows.get()
     if mesh is None or mesh.shape["fsdp"] == 1:

@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from cns_jax.core.batches import in_batches
 from cns_jax.core.compiling import jit
+from cns_jax.core.mesh import everywhere, over_data, rows_over
 from cns_jax.core.rng import stream
 from cns_jax.diffusion.guidance import classifier_free
 from cns_jax.diffusion.samplers import get_sampler
@@ -31,6 +33,7 @@ class Generator:
     vocabulary: Vocabulary
     resolution: int
     sampler: str  # what settings call "auto"
+    mesh: Mesh
 
     def latents(
         self,
@@ -54,6 +57,7 @@ class Generator:
             return sample_latents(
                 params, rows_rd, jax.device_put(ids_bl), negative, jax.device_put(seeds_b), settings.guidance_scale,
                 model=self.model, schedule=self.schedule, shape=shape, sampler=sampler, steps=settings.steps,
+                mesh=self.mesh,
             )  # fmt: skip
 
         return in_batches(sample, settings.batch, ids, np.asarray(seeds, np.uint32), title=title)
@@ -68,10 +72,11 @@ class Generator:
     ) -> np.ndarray:
         """Pictures uint8 (n, height, width, 3)."""
         latents = self.latents(params, rows_rd, prompts, seeds, settings)
-        return in_batches(partial(decode, params["vae"], model=self.model), settings.batch, latents)
+        pictures = partial(decode, params["vae"], model=self.model, mesh=self.mesh)
+        return in_batches(pictures, settings.batch, latents)
 
 
-@jit(static_argnames=("model", "schedule", "shape", "sampler", "steps"))
+@jit(static_argnames=("model", "schedule", "shape", "sampler", "steps", "mesh"))
 def sample_latents(
     params: Mapping[str, Any],
     rows_rd: jax.Array,
@@ -85,18 +90,23 @@ def sample_latents(
     shape: tuple[int, int, int],
     sampler: str,
     steps: int,
+    mesh: Mesh,
 ) -> jax.Array:
-    """Scaled latents (b, *shape) of prompts given as token ids."""
-    hidden = model.encode_text(params["text_encoder"], jnp.concatenate([ids_bl, negative_1l]), rows_rd)
+    """Scaled latents (b, *shape) of prompts given as token ids. The devices share the images if they divide b."""
+    with rows_over(mesh):
+        hidden = model.encode_text(params["text_encoder"], jnp.concatenate([ids_bl, negative_1l]), rows_rd)
+    hidden = everywhere(mesh, hidden)  # one row more than images, so each device computes all
     text, negative = hidden[:-1], hidden[-1:]
     keys = jax.vmap(jax.random.key)(seeds_b)
-    noise = jax.vmap(lambda key: jax.random.normal(stream(key, "latents"), shape))(keys)
+    noise = over_data(mesh, jax.vmap(lambda key: jax.random.normal(stream(key, "latents"), shape))(keys))
     denoiser = classifier_free(partial(model.predict_noise, params["unet"]), text, negative, guidance_scale)
-    return get_sampler(sampler)(schedule, denoiser, noise, steps, key=keys)
+    with rows_over(mesh):
+        return everywhere(mesh, get_sampler(sampler)(schedule, denoiser, noise, steps, key=keys))
 
 
-@jit(static_argnames="model")
-def decode(vae_params: Mapping[str, Any], latents_bhwc: jax.Array, *, model: Model) -> jax.Array:
+@jit(static_argnames=("model", "mesh"))
+def decode(vae_params: Mapping[str, Any], latents_bhwc: jax.Array, *, model: Model, mesh: Mesh) -> jax.Array:
     """Scaled latents to pictures, uint8."""
-    images = model.decode(vae_params, latents_bhwc)
-    return jnp.round((images + 1.0) * 127.5).astype(jnp.uint8)
+    with rows_over(mesh):
+        images = model.decode(vae_params, over_data(mesh, latents_bhwc))
+    return everywhere(mesh, jnp.round((images + 1.0) * 127.5).astype(jnp.uint8))

@@ -133,7 +133,7 @@ class Studio:
     @property
     def generator(self) -> Generator:
         """Generation with this model."""
-        return Generator(self.model, self.schedule, self.vocabulary, self.resolution, self.sampler)
+        return Generator(self.model, self.schedule, self.vocabulary, self.resolution, self.sampler, self.mesh)
 
     def encode(self, ids: np.ndarray) -> jax.Array:
         """Hidden states (b, l, d) of token ids int32 (b, l)."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from errors import assert_parity
 
+from cns_jax.core.mesh import make_mesh
 from cns_jax.core.rng import stream
 from cns_jax.engine.sampling import sample_latents
 from cns_jax.engine.studio import miniature_folder
@@ -42,6 +43,7 @@ def test_same_latents_in_diffusers(tiny_folder, sampler: str, shipped: bool) -> 
         pipeline.params, jnp.zeros((1, model.text_encoder.hidden_size)), jnp.asarray(vocabulary.encode([prompt])),
         jnp.asarray(vocabulary.encode([""])), jnp.asarray([5], jnp.uint32), 5.0,
         model=model, schedule=pipeline.schedule, shape=shape, sampler=sampler, steps=5,
+        mesh=make_mesh(devices=jax.devices()[:1]),
     )  # fmt: skip
     theirs = pipe(
         prompt, num_inference_steps=5, guidance_scale=5.0, output_type="latent", height=side, width=side,

@@ -14,6 +14,7 @@ import torch
 from errors import assert_parity, relative_error
 from safetensors.torch import load_file
 
+from cns_jax.core.mesh import make_mesh
 from cns_jax.core.rng import stream
 from cns_jax.core.tree import fingerprint
 from cns_jax.engine.sampling import sample_latents
@@ -151,6 +152,7 @@ def test_same_latents_in_diffusers(pipeline: Pipeline, theirs: Any) -> None:
         pipeline.params, jnp.zeros((1, WIDTH)), jnp.asarray(vocabulary.encode(PROMPTS[:1])),
         jnp.asarray(vocabulary.encode([""])), jnp.asarray([5], jnp.uint32), 5.0,
         model=model, schedule=pipeline.schedule, shape=shape, sampler="ddim", steps=5,
+        mesh=make_mesh(devices=jax.devices()[:1]),
     )  # fmt: skip
     wanted = theirs(
         PROMPTS[0], num_inference_steps=5, guidance_scale=5.0, output_type="latent", height=64, width=64,

@@ -1,0 +1,51 @@
+"""Devices share the pictures of a batch."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.aot_reading import collectives
+from cns_jax.core.mesh import make_mesh, place
+from cns_jax.core.tree import map_named
+from cns_jax.engine.sampling import decode, sample_latents
+from cns_jax.text.tokenizer import load_tokenizer
+from cns_jax.text.vocabulary import Vocabulary
+from cns_jax.weights.folder import read_folder
+
+
+def drawn(folder: Path, devices: int, fsdp: int, count: int) -> tuple[np.ndarray, np.ndarray, list[set[str]]]:
+    """Latents and pictures of `count` seeds, and what the devices exchange: in the sampler's loop, for pictures."""
+    source = read_folder(folder)
+    mesh = make_mesh(fsdp, jax.devices()[:devices])
+    params = map_named(partial(place, mesh), source.load().params)
+    vocabulary, shape = Vocabulary(load_tokenizer(source.tokenizer)), source.model.latent_shape(16, 16)
+    ids = [jnp.asarray(vocabulary.encode(prompts)) for prompts in (["a red cat", "a mug"] * 2, [""])]
+    sample = partial(
+        sample_latents.jitted, params, jnp.zeros((1, source.model.text_encoder.hidden_size)), ids[0][:count], ids[1],
+        jnp.arange(count, dtype=jnp.uint32), 5.0,
+    )  # fmt: skip
+    chosen = dict(model=source.model, schedule=source.schedule, shape=shape, sampler="dpm++2m", steps=3, mesh=mesh)
+    latents = sample(**chosen)
+    pictures = decode(params["vae"], latents, model=source.model, mesh=mesh)
+    texts = [
+        sample_latents.jitted.lower(*sample.args, **chosen).compile().as_text(),
+        decode.jitted.lower(params["vae"], latents, model=source.model, mesh=mesh).compile().as_text(),
+    ]
+    texts[0] = "\n".join(line for line in texts[0].splitlines() if "/while/" in line)
+    return np.asarray(latents), np.asarray(pictures), [set(collectives(text)) for text in texts]
+
+
+@pytest.mark.parametrize(("fsdp", "count"), [(1, 4), (2, 4), (1, 3)])
+def test_four_devices_draw_what_one_draws(tiny_folder: Path, fsdp: int, count: int) -> None:
+    latents, pictures, alone = drawn(tiny_folder, 1, 1, count)
+    shared, shared_pictures, exchanged = drawn(tiny_folder, 4, fsdp, count)
+    np.testing.assert_allclose(shared, latents, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(shared_pictures.astype(int), pictures.astype(int), atol=1)
+    assert alone == [set(), set()]
+    assert exchanged == [{"all-gather"} if fsdp > 1 else set(), {"all-gather"} if count == 4 else set()]
