@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from cns_jax.core.compiling import jit
 
@@ -14,8 +15,8 @@ _BLOCKS = (2**20, 2**16)  # elements: two programs for arrays of any size
 
 
 @jit()
-def _half(block: jax.Array | np.ndarray) -> jax.Array:
-    return block.astype(jnp.float16)
+def _half(block: ArrayLike) -> jax.Array:
+    return jnp.asarray(block, jnp.float16)
 
 
 def cast(array: np.ndarray, dtype: Any) -> np.ndarray:
