@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -137,13 +138,17 @@ class Ours:
 
         return Workload(run, suite.batch + suite.prior_batch, work, suite.steps)
 
-    def _latents(self) -> Any:
+    def _latents(self) -> Callable[[], np.ndarray]:
         suite = self.suite
-        return partial(
-            sample_latents, self.params, self._normal(ROWS, self.width), self._ids(suite.pictures), self._ids(1),
-            jnp.arange(suite.pictures, dtype=jnp.uint32), GUIDANCE, model=self.model, schedule=self.schedule,
-            shape=self.shape, sampler="dpm++2m", steps=suite.sample_steps, mesh=self.mesh,
-        )  # fmt: skip
+        rows, ids, negative = self._normal(ROWS, self.width), np.asarray(self._ids(suite.pictures)), self._ids(1)
+
+        def sample(ids_bl: np.ndarray, seeds_b: np.ndarray) -> jax.Array:
+            return sample_latents(
+                self.params, rows, ids_bl, negative, seeds_b, GUIDANCE, model=self.model, schedule=self.schedule,
+                shape=self.shape, sampler="dpm++2m", steps=suite.sample_steps, mesh=self.mesh,
+            )  # fmt: skip
+
+        return partial(in_batches, sample, suite.pictures, ids, np.arange(suite.pictures, dtype=np.uint32))
 
     def sample(self) -> Workload:
         """Latents from prompts, with guidance."""
@@ -155,7 +160,7 @@ class Ours:
             self._normal(count, self.length, self.width),
         )
         work = flops(self.model.predict_noise, self.params["unet"], *inputs) * suite.sample_steps
-        return Workload(lambda: latents().block_until_ready(), suite.pictures, work)
+        return Workload(latents, suite.pictures, work)
 
     def draw(self) -> Workload:
         """Pictures from prompts: latents and their decoding."""
@@ -165,7 +170,7 @@ class Ours:
             partial(decode.__wrapped__, model=self.model, mesh=counting_mesh()), vae, shape
         )
         pictures = partial(decode, vae, model=self.model, mesh=self.mesh)
-        return Workload(lambda: pictures(latents()).block_until_ready(), self.suite.pictures, work)
+        return Workload(lambda: in_batches(pictures, self.suite.pictures, latents()), self.suite.pictures, work)
 
     def encode(self) -> Workload:
         """Pictures to the VAE's moments."""

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property, update_wrapper
 from pathlib import Path
+from threading import Lock
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
@@ -29,11 +30,16 @@ class Jitted(Generic[P, R]):
 
     def __init__(self, function: Callable[P, R], **keywords: Any) -> None:
         update_wrapper(self, function)
-        self._function, self._keywords = function, keywords
+        self._function, self._keywords, self._lock = function, keywords, Lock()
 
-    @cached_property
+    @property
     def jitted(self) -> Any:
         """What `jax.jit` returned: it can be lowered, and counts what it has compiled."""
+        with self._lock:  # threads that each made their own would each compile
+            return self._jitted
+
+    @cached_property
+    def _jitted(self) -> Any:
         return jax.jit(self._function, compiler_options=compiler_options() or None, **self._keywords)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

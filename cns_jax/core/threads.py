@@ -35,7 +35,15 @@ class Beside:
         self._thread.join()
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_threads(function: Callable[[X], Y], items: Iterable[X]) -> list[Y]:
-    """`function` of every item, in their order, a thread a core. For NumPy, which works without Python's lock."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    """`function` of every item, in their order, a thread a core. NumPy and JAX work without Python's lock."""
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(function, items))

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cns_jax.core import batches
 from cns_jax.core.batches import in_batches
+from cns_jax.core.compiling import jit
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 8])
@@ -28,3 +32,23 @@ def test_no_more_rows_than_a_batch_at_a_time() -> None:
 def test_no_rows_are_an_error() -> None:
     with pytest.raises(ValueError, match="no rows"):
         in_batches(np.asarray, 4, np.zeros((0, 2)))
+
+
+def test_each_core_takes_a_part_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(batches, "cores", lambda: 3)
+    sizes: list[int] = []
+    waiting = threading.Barrier(2)
+
+    def together(x: np.ndarray) -> np.ndarray:
+        sizes.append(len(x))
+        waiting.wait(10)  # breaks unless two parts are at work
+        return 2 * x
+
+    x = np.arange(7.0)
+    np.testing.assert_array_equal(in_batches(together, 4, x), 2 * x)  # 3 does not divide 4
+    np.testing.assert_array_equal(in_batches(lambda x: sizes.append(len(x)) or x, 4, np.arange(2.0)), np.arange(2.0))
+    assert sizes == [2, 2, 2, 2, 2]
+    double = jit()(lambda x: 2 * x)
+    in_batches(double, 6, np.arange(6.0, dtype=np.float32))
+    assert double.jitted._cache_size() == 1
