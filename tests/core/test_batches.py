@@ -45,10 +45,12 @@ def test_each_core_takes_a_part_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> N
         waiting.wait(10)  # breaks unless two parts are at work
         return 2 * x
 
-    x = np.arange(7.0)
-    np.testing.assert_array_equal(in_batches(together, 4, x), 2 * x)  # 3 does not divide 4
-    np.testing.assert_array_equal(in_batches(lambda x: sizes.append(len(x)) or x, 4, np.arange(2.0)), np.arange(2.0))
-    assert sizes == [2, 2, 2, 2, 2]
+    x = np.arange(14.0)
+    np.testing.assert_array_equal(in_batches(together, 8, x), 2 * x)  # three cores, of which 8 rows keep two busy
+    alone = np.arange(2.0)
+    np.testing.assert_array_equal(in_batches(lambda x: sizes.append(len(x)) or x, 8, alone), alone)
+    in_batches(lambda x: sizes.append(len(x)) or x, 6, alone)
+    assert sizes == [4, 4, 4, 4, 4, 6]
     double = jit()(lambda x: 2 * x)
-    in_batches(double, 6, np.arange(6.0, dtype=np.float32))
+    in_batches(double, 12, np.arange(12.0, dtype=np.float32))
     assert double.jitted._cache_size() == 1
