@@ -16,17 +16,18 @@ from cns_jax.nn.unet import UNetConfig
 
 @dataclass(frozen=True)
 class Chip:
-    """Published rates of one chip: dense bfloat16 FLOP/s, bytes of memory, bytes/s to it."""
+    """Published rates of one chip: dense bfloat16 FLOP/s, bytes of memory, bytes/s to it and to other chips."""
 
     flops: float
     memory: float
     bandwidth: float
+    interconnect: float
 
 
 CHIPS: Mapping[str, Chip] = {  # cloud.google.com/tpu/docs, the pages of each version
-    "v5e": Chip(197e12, 16e9, 819e9),
-    "v5p": Chip(459e12, 95e9, 2765e9),
-    "v6e": Chip(918e12, 32e9, 1640e9),
+    "v5e": Chip(197e12, 16e9, 819e9, 200e9),
+    "v5p": Chip(459e12, 95e9, 2765e9, 600e9),
+    "v6e": Chip(918e12, 32e9, 1640e9, 448e9),
 }
 
 LANES = 128
@@ -47,10 +48,10 @@ def chip_of(topology: str) -> Chip:
 
 
 def read(compiled: jax.stages.Compiled, chip: Chip, program: Any, counted: float) -> dict[str, Any]:
-    """The figures of one program, a chip. seconds: the larger of what its FLOPs and what its bytes need at the chip's
-    published rates; XLA counts the body of a loop once, so a sampler's are multiplied by its steps (its text encoder's
-    too, which runs once: under 1 % of a step). counted: the FLOPs of the same program with plain attention, as the
-    compiler does not see into a kernel; the larger count is taken."""
+    """The figures of one program, a chip. *_seconds: what its FLOPs and its bytes need at the chip's published rates.
+    XLA counts the body of a loop once, so a sampler's are multiplied by its steps (its text encoder's too, which runs
+    once: under 1 % of a step). counted: the FLOPs of the same program with plain attention, as the compiler does not
+    see into a kernel; the larger count is taken."""
     memory, text = compiled.memory_analysis(), compiled.as_text()
     flops = max(float((compiled.cost_analysis() or {}).get("flops", 0.0)), counted) * program.steps
     moved = float(hbm_bytes(text)) * program.steps
@@ -65,7 +66,6 @@ def read(compiled: jax.stages.Compiled, chip: Chip, program: Any, counted: float
         "moved": moved,
         "compute_seconds": flops / chip.flops,
         "memory_seconds": moved / chip.bandwidth,
-        "seconds": max(flops / chip.flops, moved / chip.bandwidth),
         "collectives": collectives(text),
     }
 
@@ -119,6 +119,12 @@ def collectives(text: str) -> dict[str, dict[str, float]]:
     return {kind: {"count": count[kind], "bytes": size[kind]} for kind in sorted(count)}
 
 
+def exchanged(found: Mapping[str, Mapping[str, float]]) -> float:
+    """Bytes that a chip sends to many others, of what `collectives` found: a result once, a sum twice, in parts and as
+    a whole."""
+    return sum(of["bytes"] * (2 if kind == "all-reduce" else 1) for kind, of in found.items())
+
+
 def _bytes(kind: str, bits: str, dimensions: str) -> int:
     elements = 1
     for d in filter(None, dimensions.split(",")):
@@ -143,7 +149,11 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 
 def _row(line: Mapping[str, Any]) -> list[str]:
     chip = chip_of(line["topology"])
-    limit = "compute" if line["compute_seconds"] > line["memory_seconds"] else "memory"
+    seconds, limit = max(
+        (line["compute_seconds"], "compute"),
+        (line["memory_seconds"], "memory"),
+        (exchanged(line["collectives"]) / chip.interconnect, "interconnect"),
+    )
     collective = [f"{v['count']:.0f} {k} ({v['bytes'] / 1e6:.1f} MB)" for k, v in line["collectives"].items()]
     return [
         f"{line['program']}, {line['pixels']} px",
@@ -154,7 +164,7 @@ def _row(line: Mapping[str, Any]) -> list[str]:
         f"{line['held'] / 1e9:.2f} GB ({line['held'] / chip.memory:.0%})",
         f"{line['flops'] / 1e12:.3g}",
         f"{line['moved'] / 1e9:.3g}",
-        f"{1000 * line['seconds']:.4g} ms ({limit})",
+        f"{1000 * seconds:.4g} ms ({limit})",
         "; ".join(collective) or "none",
         f"{line['compile_seconds']:.0f} s",
     ]

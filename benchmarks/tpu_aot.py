@@ -76,7 +76,7 @@ def compiled(model: Model, name: str, topology: str, fsdp: int, pixels: int) -> 
         traced = time.perf_counter()
         result = lowered.compile()
     with compiled_for("cpu"):
-        counted = Shapes(model, pixels, counting_mesh()).lower(program).cost_analysis() if fsdp == 1 else None
+        counted = Shapes(model, pixels, counting_mesh()).lower(program).cost_analysis()
     return {
         "program": name,
         "topology": topology,

@@ -68,6 +68,16 @@ def test_a_collective_beside_other_work_counts_once() -> None:
     assert collectives(text) == {"all-gather": {"count": 2, "bytes": 2 * 8 * 4 * 2}}
 
 
+def test_the_estimate_is_the_slowest_of_work_memory_and_exchange() -> None:
+    line = {
+        "program": "step", "topology": "v5e:2x4", "fsdp": 8, "pixels": 512, "arguments": 0, "temporaries": 0, "held": 0,
+        "flops": 0, "moved": 0, "compute_seconds": 0.010, "memory_seconds": 0.011, "compile_seconds": 1,
+        "collectives": {"all-gather": {"count": 2, "bytes": 1e9}, "all-reduce": {"count": 1, "bytes": 1e9}},
+    }  # fmt: skip
+    assert "| 15 ms (interconnect) |" in table([line])  # 3 GB at 200 GB/s
+    assert "| 11 ms (memory) |" in table([{**line, "collectives": {}}])
+
+
 def test_head_widths_that_do_not_fill_a_tpus_lanes() -> None:
     assert head_padding(SD15.unet) == {40: 3.2, 80: 1.6, 160: 1.6}
 
