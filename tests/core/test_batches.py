@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cns_jax.core import batches
-from cns_jax.core.batches import in_batches
+from cns_jax.core.batches import in_batches, parts_of
 from cns_jax.core.compiling import jit
 
 
@@ -49,8 +49,9 @@ def test_each_core_takes_a_part_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_array_equal(in_batches(together, 8, x), 2 * x)  # three cores, of which 8 rows keep two busy
     alone = np.arange(2.0)
     np.testing.assert_array_equal(in_batches(lambda x: sizes.append(len(x)) or x, 8, alone), alone)
-    in_batches(lambda x: sizes.append(len(x)) or x, 6, alone)
-    assert sizes == [4, 4, 4, 4, 4, 6]
+    in_batches(lambda x: sizes.append(len(x)) or x, 4, alone)
+    assert sizes == [4, 4, 4, 4, 4, 4]
+    assert [parts_of(size) for size in (1, 3, 5, 6, 10, 12)] == [1, 1, 1, 2, 2, 3]
     double = jit()(lambda x: 2 * x)
     in_batches(double, 12, np.arange(12.0, dtype=np.float32))
     assert double.jitted._cache_size() == 1
