@@ -95,12 +95,11 @@ def sample_latents(
     """Scaled latents (b, *shape) of prompts given as token ids. The devices share the images if they divide b."""
     with rows_over(mesh):
         hidden = model.encode_text(params["text_encoder"], jnp.concatenate([ids_bl, negative_1l]), rows_rd)
-    hidden = everywhere(mesh, hidden)  # one row more than images, so each device computes all
-    text, negative = hidden[:-1], hidden[-1:]
-    keys = jax.vmap(jax.random.key)(seeds_b)
-    noise = over_data(mesh, jax.vmap(lambda key: jax.random.normal(stream(key, "latents"), shape))(keys))
-    denoiser = classifier_free(partial(model.predict_noise, params["unet"]), text, negative, guidance_scale)
-    with rows_over(mesh):
+        hidden = everywhere(mesh, hidden)  # one row more than images, so each device computes all
+        text, negative = hidden[:-1], hidden[-1:]
+        keys = jax.vmap(jax.random.key)(seeds_b)
+        noise = over_data(mesh, jax.vmap(lambda key: jax.random.normal(stream(key, "latents"), shape))(keys))
+        denoiser = classifier_free(partial(model.predict_noise, params["unet"]), text, negative, guidance_scale)
         return everywhere(mesh, get_sampler(sampler)(schedule, denoiser, noise, steps, key=keys))
 
 

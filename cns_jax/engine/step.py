@@ -1,4 +1,4 @@
-"""The training step, the only jit of training: draw a batch, predict the noise, move what the method trains."""
+"""The training step: draw a batch, predict the noise, move what the method trains."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def denoising_loss(
 ) -> tuple[jax.Array, Logs]:
     """Eq. 8 without L_reg: the noise-prediction loss on concept images plus prior_weight times that on priors.
 
-    part: which of `parts` equal parts of the batch adds up; losses of all parts, and their logs, add up to the
-    batch's. spec.snr_gamma > 0 weighs timesteps (`min_snr_weights`); the logged parts stay unweighted.
+    part: take only this one of `parts` equal parts of the batch; their losses and logs add up to the batch's.
+    spec.snr_gamma > 0 weighs timesteps (`min_snr_weights`); the logged parts stay unweighted.
     """
     count = batch.latents_bhwc.shape[0]
     t = jax.random.randint(stream(key, "time", step), (count,), 0, spec.schedule.num_train_timesteps)
