@@ -31,7 +31,6 @@ from cns_jax.core.compiling import jit
 from cns_jax.core.flops import counting_mesh, flops
 from cns_jax.core.memory import keep_memory
 from cns_jax.core.mesh import make_mesh, place, replicate
-from cns_jax.core.threads import in_threads
 from cns_jax.core.types import ConceptData, Frozen
 from cns_jax.data.latents import encode_views
 from cns_jax.engine.sampling import decode, sample_latents
@@ -186,15 +185,13 @@ class Ours:
 
         on_cpu = jax.default_backend() == "cpu"
 
-        def write(folder: Path, part: str) -> None:
-            config, params = config_dict(getattr(self.model, part)), self.params[part]
-            # an array keeps what was once fetched from a device: a copy has to be fetched every time
-            params = params if on_cpu else jax.tree.map(jnp.copy, params)
-            write_component(folder / part, WEIGHT_FILES[part], config, params, np.float16)
-
         def run() -> None:
             with TemporaryDirectory() as folder:
-                in_threads(partial(write, Path(folder)), WEIGHT_FILES)
+                for part, file in WEIGHT_FILES.items():
+                    config, params = config_dict(getattr(self.model, part)), self.params[part]
+                    # an array keeps what was once fetched from a device: a copy has to be fetched every time
+                    params = params if on_cpu else jax.tree.map(jnp.copy, params)
+                    write_component(Path(folder) / part, file, config, params, np.float16)
 
         return Workload(run)
 

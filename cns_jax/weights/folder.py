@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from cns_jax.core.threads import in_threads
 from cns_jax.core.tree import flatten
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.nn.clip import CLIPTextConfig
@@ -143,12 +142,9 @@ def _fill(root: Path, pipeline: Pipeline, dtype: Any, write_tokenizer: Callable[
         "vae": {"_class_name": "AutoencoderKL"},
         "text_encoder": {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"},
     }
-
-    def write(part: str) -> None:
+    for part, file in WEIGHT_FILES.items():
         config = {**pipeline.configs.get(part, {}), **heads[part], **config_dict(getattr(pipeline.model, part))}
-        write_component(root / part, WEIGHT_FILES[part], config, pipeline.params[part], dtype)
-
-    in_threads(write, WEIGHT_FILES)  # one is converted while another is written
+        write_component(root / part, file, config, pipeline.params[part], dtype)
     (root / "scheduler").mkdir()
     write_json(root / "scheduler" / "scheduler_config.json", scheduler)
     if write_tokenizer is None:

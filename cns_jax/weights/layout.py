@@ -10,7 +10,7 @@ import numpy as np
 from cns_jax.core.casting import cast
 from cns_jax.core.threads import in_threads
 
-_LARGE = 2**18  # elements; smaller leaves are converted faster than threads take turns, and lie in a core's cache
+_JOINED, _CACHED, _LARGE = 2**16, 2**18, 2**20  # elements: cast in one piece; within a core's cache; a thread's work
 _STRIP = 16
 _SUFFIX = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
@@ -47,7 +47,7 @@ def _copied(view: np.ndarray, axis: int) -> np.ndarray:
     itself copies a column at a time, and has lost a row's cache line when it comes to the next one. It moves 16-bit
     floats at half the speed of integers."""
     bits = view.view(f"u{view.itemsize}")
-    if view.size <= _LARGE:
+    if view.size <= _CACHED:
         return np.asarray(bits, order="C").view(view.dtype)
     copy = np.empty(bits.shape, bits.dtype)
     rows, to = np.moveaxis(bits, axis, 0), np.moveaxis(copy, axis, 0)
@@ -71,9 +71,9 @@ def tensors(flat: Mapping[str, Any], dtype: Any) -> dict[str, np.ndarray]:
 
     large = [name for name, leaf in flat.items() if leaf.size > _LARGE]
     found = dict(zip(large, in_threads(one, large), strict=True))
-    small = {name: np.asarray(leaf) for name, leaf in flat.items() if name not in found}
-    halves = _cast_together(small, dtype)
-    return {file_key(name): found[name] if name in found else to_file(name, halves[name]) for name in flat}
+    small = {name: np.asarray(leaf) for name, leaf in flat.items() if leaf.size <= _JOINED}
+    found |= {name: to_file(name, leaf) for name, leaf in _cast_together(small, dtype).items()}
+    return {file_key(name): found[name] if name in found else one(name) for name in flat}
 
 
 def _cast_together(leaves: Mapping[str, np.ndarray], dtype: Any) -> dict[str, np.ndarray]:

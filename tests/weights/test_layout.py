@@ -8,7 +8,7 @@ import pytest
 
 from cns_jax.weights.layout import file_shape, from_file, tensors, to_file
 
-SHAPES = [(4, 6), (700, 390), (1, 300_000), (3, 3, 5, 7), (3, 3, 250, 130)]
+SHAPES = [(4, 6), (260, 255), (700, 390), (2, 600_000), (3, 3, 5, 7), (3, 3, 250, 130)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
