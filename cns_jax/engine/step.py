@@ -114,8 +114,8 @@ def gradient_of(
     """Of the loss of a part of the step's batch, and that part's logs."""
     batch = draw(spec, key, step, data)
     with rows_over(spec.mesh):
-        loss = jax.grad(lambda t: denoising_loss(spec, base, t, batch, key, step, part, parts), has_aux=True)
-        return loss(trainable)
+        gradient = jax.grad(lambda t: denoising_loss(spec, base, t, batch, key, step, part, parts), has_aux=True)
+        return gradient(trainable)
 
 
 def updated(
