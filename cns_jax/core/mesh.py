@@ -52,9 +52,9 @@ def sharding_of(mesh: Mesh, name: str, shape: tuple[int, ...], rules: Rules = PA
     """
     for pattern, axis in rules:
         if re.search(pattern, name):
-            fits = axis is not None and shape[axis] % mesh.shape["fsdp"] == 0
-            before = (None,) * (len(shape) + (axis or 0))
-            return NamedSharding(mesh, PartitionSpec(*before, "fsdp") if fits else PartitionSpec())
+            if axis is None or shape[axis] % mesh.shape["fsdp"]:
+                return NamedSharding(mesh, PartitionSpec())
+            return NamedSharding(mesh, PartitionSpec(*(None,) * (len(shape) + axis), "fsdp"))
     raise KeyError(f"no sharding rule covers {name!r}")
 
 
