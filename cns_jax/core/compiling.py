@@ -16,9 +16,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 OPTIONS: Mapping[str, Mapping[str, str]] = {
-    # YNNPACK's fusions made the miniature's training step 1.35 times slower than XLA's own (benchmarks/NOTES.md)
+    # sums by YNNPACK compile sooner; its products and convolutions are slower than XLA's own (benchmarks/NOTES.md)
     # LLVM's third level takes a quarter longer than its second, and no program here runs faster for it
-    "cpu": {"xla_cpu_experimental_ynn_fusion_type": "", "xla_backend_optimization_level": "2"},
+    "cpu": {
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
+        "xla_backend_optimization_level": "2",
+    },
 }
 """Of XLA, by backend; one that the installed jaxlib does not know is left out."""
 

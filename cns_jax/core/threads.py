@@ -41,7 +41,8 @@ def cores() -> int:
 
 
 def in_threads(function: Callable[[X], Y], items: Iterable[X]) -> list[Y]:
-    """`function` of every item, in their order, a thread a core. NumPy and JAX work without Python's lock."""
+    """`function` of every item, in their order, a thread a core. For NumPy, and for programs of a few operations: as
+    many long ones at once as there are cores, and XLA's CPU runtime returned wrong rows (benchmarks/NOTES.md)."""
     items = list(items)
     if len(items) < 2:
         return [function(item) for item in items]

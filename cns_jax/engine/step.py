@@ -1,8 +1,8 @@
-"""The training step: draw a batch, predict the noise, move what the method trains."""
+"""The training step, the only jit of training: draw a batch, predict the noise, move what the method trains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,12 +12,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cns_jax.core.batches import parts_of
 from cns_jax.core.compiling import jit
 from cns_jax.core.mesh import everywhere, over_data, rows_over
 from cns_jax.core.platform import platform
 from cns_jax.core.rng import stream
-from cns_jax.core.threads import in_threads
 from cns_jax.core.types import Batch, ConceptData, Frozen, Trainable, TrainState
 from cns_jax.diffusion.schedule import Schedule, add_noise, min_snr_weights, target
 from cns_jax.methods.base import Method
@@ -65,76 +63,48 @@ def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> 
 
 
 def denoising_loss(
-    spec: StepSpec,
-    base: Mapping[str, Any],
-    trainable: Trainable,
-    batch: Batch,
-    key: jax.Array,
-    step: jax.Array,
-    part: jax.Array | int = 0,
-    parts: int = 1,
-) -> tuple[jax.Array, Logs]:
+    spec: StepSpec, base: Mapping[str, Any], trainable: Trainable, batch: Batch, key: jax.Array, step: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Eq. 8 without L_reg: the noise-prediction loss on concept images plus prior_weight times that on priors.
 
-    part: take only this one of `parts` equal parts of the batch; their losses and logs add up to the batch's.
     spec.snr_gamma > 0 weighs timesteps (`min_snr_weights`); the logged parts stay unweighted.
     """
     count = batch.latents_bhwc.shape[0]
     t = jax.random.randint(stream(key, "time", step), (count,), 0, spec.schedule.num_train_timesteps)
     noise = jax.random.normal(stream(key, "noise", step), batch.latents_bhwc.shape)
-    of_concept_b = jnp.arange(count) < spec.batch  # a slice of rows that are split over devices would be moved
-    if parts > 1:
-        size = count // parts
-        rows = partial(jax.lax.dynamic_slice_in_dim, start_index=part * size, slice_size=size)
-        batch, t, noise, of_concept_b = jax.tree.map(rows, (batch, t, noise, of_concept_b))
     noisy = over_data(spec.mesh, add_noise(spec.schedule, batch.latents_bhwc, noise, t))
     text = spec.model.encode_text(base["text_encoder"], over_data(spec.mesh, batch.ids_bl), trainable.rows_rd)
     unet = spec.method.weights(base, trainable)
     predicted = spec.model.predict_noise(unet, noisy, t, text, spec.method.detach_begin)
     wanted = target(spec.schedule, batch.latents_bhwc, noise, t)
     error_b = jnp.square(predicted.astype(jnp.float32) - wanted).mean((1, 2, 3))
-    weight_b = batch.weight_b * min_snr_weights(spec.schedule, t, spec.snr_gamma)
-    loss = (error_b * weight_b).sum()
-    logs = {"loss": loss, "concept_loss": jnp.where(of_concept_b, error_b, 0).sum() / spec.batch}
+    of_concept_b = jnp.arange(count) < spec.batch  # a slice of rows that are split over devices would be moved
+    logs = {"concept_loss": jnp.where(of_concept_b, error_b, 0).sum() / spec.batch}
     if spec.prior_batch:
         logs["prior_loss"] = jnp.where(of_concept_b, 0, error_b).sum() / spec.prior_batch
-    return loss, logs
+    weight_b = batch.weight_b * min_snr_weights(spec.schedule, t, spec.snr_gamma)
+    return (error_b * weight_b).sum(), logs
 
 
-def gradient_of(
-    spec: StepSpec,
-    trainable: Trainable,
-    base: Mapping[str, Any],
-    data: ConceptData,
-    key: jax.Array,
-    step: jax.Array,
-    part: jax.Array | int = 0,
-    parts: int = 1,
-) -> tuple[Trainable, Logs]:
-    """Of the loss of a part of the step's batch, and that part's logs."""
-    batch = draw(spec, key, step, data)
-    with rows_over(spec.mesh):
-        gradient = jax.grad(lambda t: denoising_loss(spec, base, t, batch, key, step, part, parts), has_aux=True)
-        return gradient(trainable)
-
-
-def updated(
-    spec: StepSpec, state: TrainState, plan: Any, found: Sequence[tuple[Trainable, Logs]]
+def one_step(
+    spec: StepSpec, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array
 ) -> tuple[TrainState, Logs]:
-    """The state after one optimizer step. found: `gradient_of` each part."""
-    gradient, logs = jax.tree.map(lambda *of_parts: sum(of_parts[1:], of_parts[0]), *found)
-    transform = spec.method.optimizer(plan)
+    """One optimizer step; pure."""
+    batch = draw(spec, key, state.step, data)
+    loss = partial(denoising_loss, spec, frozen.base, batch=batch, key=key, step=state.step)
+    with rows_over(spec.mesh):
+        (value, logs), gradient = jax.value_and_grad(lambda t: loss(trainable=t), has_aux=True)(state.trainable)
+    transform = spec.method.optimizer(frozen.plan)
     updates, opt_state = transform.update(gradient, state.opt_state, state.trainable)
     if spec.decay_steps:
         left = optax.linear_schedule(1.0, 0.0, spec.decay_steps, spec.steps - spec.decay_steps)(state.step)
         updates = jax.tree.map(lambda u: left * u, updates)
     trainable = optax.apply_updates(state.trainable, updates)
-    logs = {**logs, "l_reg": spec.method.penalty(plan, state.trainable)}
+    logs |= {"loss": value, "l_reg": spec.method.penalty(frozen.plan, state.trainable)}
     return TrainState(state.step + 1, trainable, opt_state), logs
 
 
-part_gradient = jit(static_argnames=("spec", "parts"))(gradient_of)
-part_update = jit(static_argnames="spec", donate_argnames="state")(updated)
+single_step = jit(static_argnames="spec", donate_argnames="state")(one_step)
 
 
 @jit(static_argnames=("spec", "steps"), donate_argnames="state")
@@ -144,8 +114,7 @@ def scanned_steps(
     """`train_steps` as one program."""
 
     def body(state: TrainState, _: None) -> tuple[TrainState, Logs]:
-        found = gradient_of(spec, state.trainable, frozen.base, data, key, state.step)
-        return updated(spec, state, frozen.plan, [found])
+        return one_step(spec, state, frozen, data, key)
 
     state, logs = jax.lax.scan(body, state, None, length=steps)
     return state, jax.tree.map(jnp.mean, logs)
@@ -158,35 +127,27 @@ def train_steps(
 
     key: of this concept; every draw folds in the step's number, so a resumed run repeats them.
 
-    On GPU and TPU they are one call to the device. On a CPU each is calls of its own: XLA brings the backward pass's
-    convolutions into the form that its fast kernel takes only outside of loops, and in one the miniature's step took
-    2.4 times as long; and cores that take parts of the batch are busier than those that share every operation
-    (benchmarks/NOTES.md).
+    On GPU and TPU they are one call to the device. On a CPU each is a call of its own: XLA brings the backward
+    pass's convolutions into the form that its fast kernel takes only outside of loops, and in one the miniature's
+    step took 2.4 times as long (benchmarks/NOTES.md).
     """
     if platform() != "cpu":
         return scanned_steps(spec, steps, state, frozen, data, key)
     rows = []
     for _ in range(steps):
-        state, logs = _step_in_parts(spec, state, frozen, data, key)
+        state, logs = single_step(spec, state, frozen, data, key)
         rows.append(logs)
     return state, jax.tree.map(lambda *values: jnp.stack(values).mean(), *rows)
-
-
-def _step_in_parts(
-    spec: StepSpec, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array
-) -> tuple[TrainState, Logs]:
-    parts = parts_of(spec.batch + spec.prior_batch)
-
-    def found(part: int) -> tuple[Trainable, Logs]:
-        return part_gradient(spec, state.trainable, frozen.base, data, key, state.step, part, parts)
-
-    return part_update(spec, state, frozen.plan, in_threads(found, range(parts)))
 
 
 def step_shapes(spec: StepSpec, params: Mapping[str, Any], memory: Any, data: ConceptData) -> tuple[Any, ...]:
     """state, frozen, data and key of `train_steps`, as shapes on all devices of the mesh. memory: of the method; memory
     and data may be shapes; params, which may be too, stay as they lie."""
-    on_mesh = partial(_on_mesh, spec.mesh)
+
+    def on_mesh(tree: Any) -> Any:
+        everywhere = NamedSharding(spec.mesh, PartitionSpec())
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree)
+
     trainable, plan = spec.method.shapes(params, memory)
     state = jax.eval_shape(partial(initial_state, spec.method), trainable, plan)
     base = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params)
@@ -196,20 +157,10 @@ def step_shapes(spec: StepSpec, params: Mapping[str, Any], memory: Any, data: Co
 def compile_steps(spec: StepSpec, steps: int, params: Mapping[str, Any], memory: Any, data: ConceptData) -> None:
     """Compile what `train_steps` will call, which then calls it at once. Arguments as in `step_shapes`."""
     arguments = step_shapes(spec, params, memory, data)
-    if platform() != "cpu":
+    if platform() == "cpu":
+        single_step.jitted.lower(spec, *arguments).compile()
+    else:
         scanned_steps.jitted.lower(spec, steps, *arguments).compile()
-        return
-    (state, frozen, data, key), parts = arguments, parts_of(spec.batch + spec.prior_batch)
-    gradient = part_gradient.jitted.lower(spec, state.trainable, frozen.base, data, key, state.step, 0, parts)
-    found = _on_mesh(spec.mesh, gradient.out_info)
-    part_update.jitted.lower(spec, state, frozen.plan, [found] * parts).compile()
-    gradient.compile()
-
-
-def _on_mesh(mesh: Mesh, tree: Any) -> Any:
-    """Its leaves' shapes, on all devices."""
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree)
 
 
 @partial(jax.jit, static_argnames="method")

@@ -1,7 +1,10 @@
-"""Devices share the pictures of a batch."""
+"""Sampling: pictures do not depend on their batch, nor on how many devices share it."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -49,3 +52,35 @@ def test_four_devices_draw_what_one_draws(tiny_folder: Path, fsdp: int, count: i
     np.testing.assert_allclose(shared_pictures.astype(int), pictures.astype(int), atol=1)
     assert alone == [set(), set()]
     assert exchanged == [{"all-gather"} if fsdp > 1 else set(), {"all-gather"} if count == 4 else set()]
+
+
+DRAWN_TWICE = """
+import jax.numpy as jnp
+import numpy as np
+
+from cns_jax.engine.settings import SampleSettings
+from cns_jax.engine.start import start
+from cns_jax.engine.studio import Studio, find_source
+from cns_jax.weights.locate import Address
+
+start()
+studio = Studio.open(find_source(Address("miniature")), (), 1, 64)
+rows = jnp.zeros((1, studio.model.text_encoder.hidden_size))
+sample = SampleSettings("dpm++2m", steps=12, guidance_scale=4.0, batch=16)
+
+
+def latents(order):
+    prompts = [f"a photo of a {colour} cat" for colour in ("red", "blue", "green", "white")] * 4
+    return studio.generator.latents(studio.params, rows, [prompts[i] for i in order], list(order), sample)
+
+
+order = range(16)
+np.testing.assert_allclose(latents(order[::-1])[::-1], latents(order), rtol=1e-4, atol=1e-4)
+"""
+
+
+def test_a_picture_is_the_same_wherever_it_lies_in_its_batch() -> None:
+    """On as many threads as a user's process has: with parts of a batch in threads, their first rows were wrong."""
+    alone = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # which ask for four devices
+    done = subprocess.run([sys.executable, "-c", DRAWN_TWICE], capture_output=True, text=True, env=alone)
+    assert done.returncode == 0, done.stderr[-2000:]
