@@ -28,13 +28,14 @@ def _cpu() -> list[jax.Device]:
 def flops(function: Callable[..., Any], *arguments: Any) -> float:
     """Of one call, whose arguments are arrays or their shapes; nothing is compiled or run. A loop's body counts once.
 
-    Lowered for a CPU whatever the backend: GPU plugins do not count, and in a library's attention XLA sees none. NaN
-    if this JAX has no CPU backend (JAX_PLATFORMS without cpu).
+    Lowered for a CPU whatever the backend: GPU plugins do not count. Formulations are the plain ones, so that the count
+    is the network's, whichever way a device computes it. NaN if this JAX has no CPU backend (JAX_PLATFORMS leaves it
+    out).
     """
     if not (cpu := _cpu()):
         return math.nan
     where = SingleDeviceSharding(cpu[0])
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), arguments)
-    with compiled_for("cpu"):
+    with compiled_for("gpu"):
         cost = jax.jit(function).lower(*shapes).cost_analysis() or {}
     return float(cost.get("flops", math.nan))

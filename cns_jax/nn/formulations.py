@@ -22,6 +22,7 @@ from cns_jax.core.platform import NOTHING, platform
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _FEW = 16  # positions
+_ADDED = 10  # outputs of a 3 x 3 kernel for each position at which its taps are added up
 
 
 def linear(x_ni: jax.Array, kernel_io: jax.Array) -> jax.Array:
@@ -79,6 +80,40 @@ def convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int
 def _convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
     padding = ((pad, pad), (pad, pad))
     return lax.conv_general_dilated(x_bhwc, kernel_hwio, (stride, stride), padding, dimension_numbers=_NHWC)
+
+
+def enlarged_convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
+    """Every pixel to four equal ones, then a convolution of 3 x 3 with zeros around: (b, 2 h, 2 w, o).
+
+    On a CPU each of the four is a convolution of 2 x 2 over x, the taps that meet the same pixel added up: 4/9 of the
+    work, half the time (16 x 8 x 8 x 96 to 96: 2.2 ms instead of 3.6), unless adding them is most of it.
+    """
+    b, h, w, _ = x_bhwc.shape
+    if platform() == "cpu" and b * h * w >= kernel_hwio.shape[-1] // _ADDED:
+        return _enlarged_traced(x_bhwc, kernel_hwio)
+    whole = jnp.broadcast_to(x_bhwc[:, :, None, :, None], (b, h, 2, w, 2, x_bhwc.shape[-1]))
+    return convolution(whole.reshape(b, 2 * h, 2 * w, -1), kernel_hwio, 1, 1)
+
+
+def _enlarged_of_four(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
+    b, h, w, _ = x_bhwc.shape
+    rows = []
+    for i, of_rows in enumerate(_taps(kernel_hwio, 0)):
+        parts = [
+            lax.conv_general_dilated(x_bhwc, taps, (1, 1), ((1 - i, i), (1 - j, j)), dimension_numbers=_NHWC)
+            for j, taps in enumerate(_taps(of_rows, 1))
+        ]
+        rows.append(jnp.stack(parts, axis=3))
+    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
+
+
+_enlarged_traced = jax.jit(_enlarged_of_four)
+
+
+def _taps(kernel_hwio: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    """Of the first and of the second of a pixel's two copies: what falls on the pixel itself meets it twice."""
+    before, at, after = jnp.split(kernel_hwio, 3, axis)
+    return jnp.concatenate([before, at + after], axis), jnp.concatenate([before + at, after], axis)
 
 
 def _is_thin(x_bhwc: jax.Array) -> bool:

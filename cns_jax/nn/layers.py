@@ -12,7 +12,7 @@ import numpy as np
 
 from cns_jax.core.mesh import of_whole_kernel
 from cns_jax.core.platform import NOTHING, platform
-from cns_jax.nn.formulations import convolution, group_norm, linear
+from cns_jax.nn.formulations import convolution, enlarged_convolution, group_norm, linear
 
 Dtype = jnp.dtype | None
 
@@ -48,13 +48,17 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """A square convolution, kernel (h, w, in, out), padded by size // 2 on every side unless told (pad)."""
+    """A square convolution, kernel (h, w, in, out), padded by size // 2 on every side unless told (pad).
+
+    enlarged: of 3 x 3, over the input at twice its size, nearest neighbours.
+    """
 
     features: int
     size: int
     dtype: Dtype = None
     stride: int = 1
     pad: int | None = None
+    enlarged: bool = False
 
     @nn.compact
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
@@ -63,8 +67,8 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x_bhwc, kernel, bias = nn.dtypes.promote_dtype(x_bhwc, kernel, bias, dtype=self.dtype)
         pad = self.size // 2 if self.pad is None else self.pad
-        convolved = of_whole_kernel(partial(convolution, stride=self.stride, pad=pad), x_bhwc, kernel)
-        return convolved + bias[None, None, None]
+        convolve = enlarged_convolution if self.enlarged else partial(convolution, stride=self.stride, pad=pad)
+        return of_whole_kernel(convolve, x_bhwc, kernel) + bias[None, None, None]
 
 
 class GroupNorm(nn.Module):
@@ -147,9 +151,9 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x_bhwc: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
-        b, h, w, c = x_bhwc.shape
-        if size is None or size == (2 * h, 2 * w):
-            x = jnp.broadcast_to(x_bhwc[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
-        else:  # torch's "nearest" takes floor(i * in / out); jax.image.resize rounds from pixel centres
-            x = x_bhwc[:, np.arange(size[0]) * h // size[0]][:, :, np.arange(size[1]) * w // size[1]]
-        return Conv(self.channels, 3, self.dtype, name="conv")(x)
+        _, h, w, _ = x_bhwc.shape
+        twice = size is None or size == (2 * h, 2 * w)
+        if size is not None and not twice:
+            # torch's "nearest" takes floor(i * in / out); jax.image.resize rounds from pixel centres
+            x_bhwc = x_bhwc[:, np.arange(size[0]) * h // size[0]][:, :, np.arange(size[1]) * w // size[1]]
+        return Conv(self.channels, 3, self.dtype, enlarged=twice, name="conv")(x_bhwc)

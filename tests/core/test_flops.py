@@ -10,7 +10,8 @@ import pytest
 
 from cns_jax.core import flops as module
 from cns_jax.core.flops import flops
-from cns_jax.core.platform import compiled_for, platform
+from cns_jax.core.platform import compiled_for
+from cns_jax.nn.formulations import dot_product_attention, enlarged_convolution
 
 
 def test_a_product_of_matrices() -> None:
@@ -19,16 +20,13 @@ def test_a_product_of_matrices() -> None:
 
 
 def test_formulations_are_the_plain_ones() -> None:
-    """A GPU's attention may be one call of a library, in which XLA counts nothing."""
-    seen = []
-
-    def product(x: jax.Array) -> jax.Array:
-        seen.append(platform())
-        return x @ x
-
-    with compiled_for("gpu"):
-        assert flops(product, jnp.ones((8, 8))) == 2 * 8**3
-    assert seen == ["cpu"]
+    """A CPU's enlarged convolution takes 4/9 of the network's operations; all of attention's are seen."""
+    x, kernel = jnp.ones((1, 8, 8, 2)), jnp.ones((3, 3, 2, 2))
+    for kind in ("cpu", "gpu"):
+        with compiled_for(kind):
+            assert flops(enlarged_convolution, x, kernel) == pytest.approx(2 * 46**2 * 2 * 2, rel=0.02)  # without zeros
+            found = flops(dot_product_attention, *[jnp.ones((1, 64, 2, 16))] * 3)
+            assert found == pytest.approx(2 * 2 * 64 * 64 * 32, rel=0.2)
 
 
 def test_without_a_cpu_backend_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,14 @@ from jax.sharding import Mesh, NamedSharding
 
 from cns_jax.core.mesh import ROWS, make_mesh, rows_over
 from cns_jax.core.platform import compiled_for
-from cns_jax.nn.formulations import convolution, dot_product_attention, gelu, group_norm, linear
+from cns_jax.nn.formulations import (
+    convolution,
+    dot_product_attention,
+    enlarged_convolution,
+    gelu,
+    group_norm,
+    linear,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -44,6 +51,9 @@ CASES: dict[str, tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]] = {
     "3 x 3, many positions": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 4, 3, 6), normal(3, 3, 6, 5))),
     "3 x 3, halving": (lambda x, k: convolution(x, k, 2, 1), (normal(2, 4, 4, 6), normal(3, 3, 6, 32))),
     "3 x 3, unpadded": (lambda x, k: convolution(x, k, 2, 0), (normal(2, 5, 5, 6), normal(3, 3, 6, 32))),
+    "3 x 3, enlarged": (enlarged_convolution, (normal(2, 3, 4, 6), normal(3, 3, 6, 5))),
+    "3 x 3, enlarged, one position": (enlarged_convolution, (normal(1, 1, 1, 4), normal(3, 3, 4, 5))),
+    "3 x 3, enlarged, many outputs": (enlarged_convolution, (normal(1, 1, 2, 4), normal(3, 3, 4, 32))),
     "1 x 1": (lambda x, k: convolution(x, k, 1, 0), (normal(2, 2, 3, 4), normal(1, 1, 4, 16))),
     "group norm": (lambda x, s, b: group_norm(x, s, b, 3, 1e-5), (normal(2, 10, 12) + 3, normal(12), normal(12))),
     "group norm, 16": (lambda x, s, b: group_norm(x, s, b, 3, 1e-5), (normal(2, 16, 12) + 3, normal(12), normal(12))),
