@@ -26,6 +26,7 @@ from benchmarks.torch_reference.networks import cumulative_alphas, kernels, load
 from benchmarks.torch_reference.sampler import sample_latents
 from benchmarks.torch_reference.selection import concept_neurons, feature_norms
 from benchmarks.worker import peak_bytes
+from cns_jax.core.heap import keep_heap
 
 TOKEN = "<new>"
 
@@ -139,4 +140,5 @@ def teach(job: dict[str, Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    keep_heap()  # as cns_jax does
     print(json.dumps(teach(json.loads(Path(sys.argv[1]).read_text()))))
