@@ -1,4 +1,4 @@
-"""The training step, the only jit of training: draw a batch, predict the noise, move what the method trains."""
+"""The training step: draw a batch, predict the noise, move what the method trains."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> 
 
 def denoising_loss(
     spec: StepSpec, base: Mapping[str, Any], trainable: Trainable, batch: Batch, key: jax.Array, step: jax.Array
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+) -> tuple[jax.Array, Logs]:
     """Eq. 8 without L_reg: the noise-prediction loss on concept images plus prior_weight times that on priors.
 
     spec.snr_gamma > 0 weighs timesteps (`min_snr_weights`); the logged parts stay unweighted.
