@@ -28,7 +28,7 @@ from benchmarks.machine import provenance
 from benchmarks.runs import keep, read_lines
 from cns_jax.core.flops import counting_mesh
 from cns_jax.core.mesh import make_mesh
-from cns_jax.core.platform import compiled_for
+from cns_jax.core.platform import PLAIN, compiled_for
 from cns_jax.nn.model import Model
 from cns_jax.nn.sizes import SD15
 
@@ -75,7 +75,7 @@ def compiled(model: Model, name: str, topology: str, fsdp: int, pixels: int) -> 
         lowered = Shapes(model, pixels, mesh).lower(program)
         traced = time.perf_counter()
         result = lowered.compile()
-    with compiled_for("cpu"):
+    with compiled_for(PLAIN):
         counted = Shapes(model, pixels, counting_mesh()).lower(program).cost_analysis()
     return {
         "program": name,

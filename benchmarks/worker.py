@@ -14,7 +14,6 @@ from typing import Any
 
 from benchmarks.machine import device, processor
 from benchmarks.suites import Suite
-from cns_jax.core.heap import keep_heap
 
 SIDES = {"cns_jax": "benchmarks.ours", "PyTorch": "benchmarks.torch_reference.workloads"}
 
@@ -55,7 +54,6 @@ class Worker:
 
 def _serve(pipe: Connection, side: str, name: str, suite: Suite, folder: Path) -> None:
     try:
-        keep_heap()  # both sides: PyTorch's temporaries are mapped anew like XLA's
         module = importlib.import_module(SIDES[side])
         begun = time.perf_counter()
         workload = module.workloads(suite, folder)[name]()

@@ -30,6 +30,7 @@ from benchmarks.torch_reference.lesson import Lesson, Rates
 from benchmarks.torch_reference.networks import cumulative_alphas, kernels, load_networks, load_vae
 from benchmarks.torch_reference.sampler import sample_latents
 from benchmarks.torch_reference.selection import concept_neurons, feature_norms
+from cns_jax.core.heap import keep_heap
 
 
 class Theirs:
@@ -185,5 +186,6 @@ class Theirs:
 
 def workloads(suite: Suite, folder: Path) -> Workloads:
     """All of them, on a GPU if there is one."""
+    keep_heap()  # as cns_jax does: PyTorch's temporaries are mapped anew like XLA's
     theirs = Theirs(suite, folder)
     return {name: getattr(theirs, name) for name in NAMES}

@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from cns_jax.core.mesh import make_mesh
-from cns_jax.core.platform import compiled_for
+from cns_jax.core.platform import PLAIN, compiled_for
 
 
 def counting_mesh() -> Mesh:
@@ -36,6 +36,6 @@ def flops(function: Callable[..., Any], *arguments: Any) -> float:
         return math.nan
     where = SingleDeviceSharding(cpu[0])
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), arguments)
-    with compiled_for("gpu"):
+    with compiled_for(PLAIN):
         cost = jax.jit(function).lower(*shapes).cost_analysis() or {}
     return float(cost.get("flops", math.nan))

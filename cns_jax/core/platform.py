@@ -15,6 +15,9 @@ _asked: ContextVar[str | None] = ContextVar("platform", default=None)
 NOTHING = "nothing"
 """The platform of programs that are traced for shapes alone, whose results are zeros."""
 
+PLAIN = "plain"
+"""The platform of programs that are traced to be counted: no device's formulations, but the libraries' own."""
+
 
 def platform() -> str:
     """ "cpu", "gpu" or "tpu": JAX's default backend, or what `compiled_for` asks for; NOTHING in `shapes_of`."""

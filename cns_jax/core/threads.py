@@ -35,7 +35,7 @@ class Beside:
         self._thread.join()
 
 
-def cores() -> int:
+def _cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -46,5 +46,5 @@ def in_threads(function: Callable[[X], Y], items: Iterable[X]) -> list[Y]:
     items = list(items)
     if len(items) < 2:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(_cores()) as pool:
         return list(pool.map(function, items))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 
+import numpy as np
 import pytest
 
+from cns_jax.core.compiling import jit
 from cns_jax.core.threads import Beside, in_threads
 
 
@@ -37,3 +39,9 @@ def test_many_keep_their_order_and_their_errors() -> None:
     assert in_threads(lambda x: x * x, range(50)) == [x * x for x in range(50)]
     with pytest.raises(ZeroDivisionError):
         in_threads(lambda x: 1 // x, [1, 0])
+
+
+def test_threads_share_a_program() -> None:
+    double = jit()(lambda x: 2 * x)
+    in_threads(double, [np.full(4, i, np.float32) for i in range(8)])
+    assert double.jitted._cache_size() == 1

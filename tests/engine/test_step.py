@@ -21,7 +21,6 @@ from cns_jax.engine.step import (
     compile_steps,
     initial_state,
     scanned_steps,
-    single_step,
     step_shapes,
     train_steps,
 )
@@ -87,7 +86,7 @@ def test_rates_fall_to_zero_over_the_last_steps(tiny_folder: Path, tmp_path: Pat
     assert falling[5] < 0.5 * constant[5] and falling[4] < constant[4]
 
 
-@pytest.mark.parametrize("fsdp", [1, 2])
+@pytest.mark.parametrize("fsdp", [1, 2, 4])
 def test_devices_exchange_weights_and_gradients_only(tiny_folder: Path, tmp_path: Path, fsdp: int) -> None:
     """Each of four devices takes its own image; where they share the weights, it gathers them and nothing else."""
     ends = []
@@ -97,7 +96,7 @@ def test_devices_exchange_weights_and_gradients_only(tiny_folder: Path, tmp_path
         state, plan, data, key = arguments
         ends.append(train_steps(spec, 1, state, Frozen(frozen.base, plan), data, key))
     shapes = step_shapes(spec, frozen.base, spec.method.empty(frozen.base, 5, 32), data)
-    exchanged = collectives(single_step.jitted.lower(spec, *shapes).compile().as_text())
+    exchanged = collectives(scanned_steps.jitted.lower(spec, 1, *shapes).compile().as_text())
     trained = sum(leaf.nbytes for leaf in jax.tree.leaves(ends[0][0].trainable))
     assert set(exchanged) == ({"all-reduce"} if fsdp == 1 else {"all-gather", "all-reduce"})
     assert trained <= exchanged["all-reduce"]["bytes"] < 1.01 * trained
