@@ -1,10 +1,11 @@
-"""The heavy operations, each in the formulation that is fast on the device at hand; all choices of that kind are here.
+"""The heavy operations, each in the formulation that is fast on the device at hand; all choices of that kind are here
+and, for convolutions, in `convolutions`.
 
-On GPU and TPU they are the library's. On a CPU, XLA copies a transposed weight before it multiplies with it, takes a
-slow path for convolutions over two rows or columns, and does not vectorize loops that look up a group's statistics for
-every channel; what is done instead, and what it gave, stands with each function and in benchmarks/NOTES.md.
+On GPU and TPU they are the library's. On a CPU, XLA copies a transposed weight before it multiplies with it, and does
+not vectorize loops that look up a group's statistics for every channel; what is done instead, and what it gave, stands
+with each function and in benchmarks/NOTES.md.
 
-Axes: b batch, h/w image, c channels, n rows, i/o inputs and outputs of a kernel, q/k positions, d width of a head.
+Axes: b batch, c channels, n rows, i/o inputs and outputs of a kernel, q/k positions, d width of a head.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from jax import lax
 from cns_jax.core.mesh import knows_rows, of_own_rows
 from cns_jax.core.platform import NOTHING, platform
 
-_NHWC = ("NHWC", "HWIO", "NHWC")
 _FEW = 16  # positions
-_ADDED = 10  # outputs of a 3 x 3 kernel for each position at which its taps are added up
 
 
 def linear(x_ni: jax.Array, kernel_io: jax.Array) -> jax.Array:
@@ -49,110 +48,16 @@ def _linear_forward(x_ni: jax.Array, kernel_io: jax.Array) -> tuple[jax.Array, t
 
 def _linear_backward(kept: tuple[jax.Array, jax.Array], gradient_no: jax.Array) -> tuple[jax.Array, jax.Array]:
     x_ni, kernel_io = kept
-    return _kernel_first(kernel_io, gradient_no).T, x_ni.T @ gradient_no
+    return kernel_first(kernel_io, gradient_no).T, x_ni.T @ gradient_no
 
 
 _linear_of_few.defvjp(_linear_forward, _linear_backward)
 _linear_traced = jax.jit(_linear_of_few)
 
 
-def _kernel_first(kernel_io: jax.Array, gradient_no: jax.Array) -> jax.Array:
+def kernel_first(kernel_io: jax.Array, gradient_no: jax.Array) -> jax.Array:
     """kernel gradient^T (i, n). Without the barrier XLA turns its transpose back into gradient kernel^T."""
     return lax.optimization_barrier(lax.dot_general(kernel_io, gradient_no, (((1,), (1,)), ((), ()))))
-
-
-def convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
-    """A convolution with `pad` zeros on every side.
-
-    On a CPU one of 3 x 3 over two rows or columns is a product with its unfolded input (2 x 2 x 2 x 1,280: 7 ms
-    instead of 244), and the gradient of fewer positions than outputs is folded from a product with the kernel first
-    (2 x 4 x 4 x 1,280: 12 ms instead of 64, which went into a reversed copy of the kernel).
-    """
-    b, h, w, _ = x_bhwc.shape
-    size, _, inputs, outputs = kernel_hwio.shape
-    if size == stride == 1 and pad == 0:
-        return linear(x_bhwc.reshape(-1, inputs), kernel_hwio[0, 0]).reshape(b, h, w, outputs)
-    if platform() == "cpu" and (size, stride, pad) == (3, 1, 1) and (_is_thin(x_bhwc) or b * h * w < outputs):
-        return _convolution_traced(x_bhwc, kernel_hwio)
-    return _convolution(x_bhwc, kernel_hwio, stride, pad)
-
-
-def _convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
-    padding = ((pad, pad), (pad, pad))
-    return lax.conv_general_dilated(x_bhwc, kernel_hwio, (stride, stride), padding, dimension_numbers=_NHWC)
-
-
-def enlarged_convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
-    """Every pixel to four equal ones, then a convolution of 3 x 3 with zeros around: (b, 2 h, 2 w, o).
-
-    On a CPU each of the four is a convolution of 2 x 2 over x, the taps that meet the same pixel added up: 4/9 of the
-    work, half the time (16 x 8 x 8 x 96 to 96: 2.2 ms instead of 3.6), unless adding them is most of it.
-    """
-    b, h, w, _ = x_bhwc.shape
-    if platform() == "cpu" and b * h * w >= kernel_hwio.shape[-1] // _ADDED:
-        return _enlarged_traced(x_bhwc, kernel_hwio)
-    whole = jnp.broadcast_to(x_bhwc[:, :, None, :, None], (b, h, 2, w, 2, x_bhwc.shape[-1]))
-    return convolution(whole.reshape(b, 2 * h, 2 * w, -1), kernel_hwio, 1, 1)
-
-
-def _enlarged_of_four(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
-    b, h, w, _ = x_bhwc.shape
-    rows = []
-    for i, of_rows in enumerate(_taps(kernel_hwio, 0)):
-        parts = [
-            lax.conv_general_dilated(x_bhwc, taps, (1, 1), ((1 - i, i), (1 - j, j)), dimension_numbers=_NHWC)
-            for j, taps in enumerate(_taps(of_rows, 1))
-        ]
-        rows.append(jnp.stack(parts, axis=3))
-    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
-
-
-_enlarged_traced = jax.jit(_enlarged_of_four)
-
-
-def _taps(kernel_hwio: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """Of the first and of the second of a pixel's two copies: what falls on the pixel itself meets it twice."""
-    before, at, after = jnp.split(kernel_hwio, 3, axis)
-    return jnp.concatenate([before, at + after], axis), jnp.concatenate([before + at, after], axis)
-
-
-def _is_thin(x_bhwc: jax.Array) -> bool:
-    return min(x_bhwc.shape[1:3]) <= 2
-
-
-@jax.custom_vjp
-def _convolution_of_few(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
-    if not _is_thin(x_bhwc):
-        return _convolution(x_bhwc, kernel_hwio, 1, 1)
-    out_no = _unfolded(x_bhwc) @ kernel_hwio.reshape(-1, kernel_hwio.shape[-1])
-    return out_no.reshape(*x_bhwc.shape[:3], -1)
-
-
-def _few_forward(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _convolution_of_few(x_bhwc, kernel_hwio), (x_bhwc, kernel_hwio)
-
-
-def _few_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x_bhwc, kernel_hwio = kept
-    b, h, w, c = x_bhwc.shape
-    gradient_no = gradient_bhwo.reshape(b * h * w, -1)
-    parts = _kernel_first(kernel_hwio.reshape(9 * c, -1), gradient_no).reshape(3, 3, c, b, h, w)
-    parts = jnp.pad(parts, ((0, 0),) * 4 + ((1, 1), (1, 1)))
-    x_cbhw = sum(parts[i, j, :, :, 2 - i : 2 - i + h, 2 - j : 2 - j + w] for i in range(3) for j in range(3))
-    kernel = _unfolded(x_bhwc).T @ gradient_no
-    return jnp.transpose(x_cbhw, (1, 2, 3, 0)), kernel.reshape(kernel_hwio.shape)
-
-
-_convolution_of_few.defvjp(_few_forward, _few_backward)
-_convolution_traced = jax.jit(_convolution_of_few)
-
-
-def _unfolded(x_bhwc: jax.Array) -> jax.Array:
-    """The 3 x 3 neighbours of every position, (b h w, 9 c)."""
-    b, h, w, c = x_bhwc.shape
-    padded = jnp.pad(x_bhwc, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    parts = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-    return jnp.concatenate(parts, axis=-1).reshape(b * h * w, 9 * c)
 
 
 def group_norm(x_bnc: jax.Array, scale_c: jax.Array, bias_c: jax.Array, groups: int, epsilon: float) -> jax.Array:

@@ -12,7 +12,8 @@ import numpy as np
 
 from cns_jax.core.mesh import of_whole_kernel
 from cns_jax.core.platform import NOTHING, platform
-from cns_jax.nn.formulations import convolution, enlarged_convolution, group_norm, linear
+from cns_jax.nn.convolutions import convolution, enlarged_convolution
+from cns_jax.nn.formulations import group_norm, linear
 
 Dtype = jnp.dtype | None
 
@@ -23,6 +24,13 @@ def lecun_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 _lecun_normal = jax.jit(nn.initializers.lecun_normal(), static_argnums=1)
+
+
+def repeated(x: jax.Array, rows: int) -> jax.Array:
+    """x with each row repeated in place to `rows` rows in all; x itself if it has as many. x's rows divide `rows`."""
+    if len(x) == rows:
+        return x
+    return jnp.broadcast_to(x[:, None], (len(x), rows // len(x), *x.shape[1:])).reshape(rows, *x.shape[1:])
 
 
 class Dense(nn.Module):
@@ -122,7 +130,8 @@ class ResnetBlock(nn.Module):
         norm = lambda name: GroupNorm(self.groups, self.epsilon, self.dtype, name=name)  # noqa: E731
         h = Conv(self.channels, 3, self.dtype, name="conv1")(nn.silu(norm("norm1")(x_bhwc)))
         if temb_bc is not None:
-            h = h + Dense(self.channels, True, self.dtype, name="time_emb_proj")(nn.silu(temb_bc))[:, None, None]
+            shift_bc = Dense(self.channels, True, self.dtype, name="time_emb_proj")(nn.silu(temb_bc))
+            h = h + repeated(shift_bc, len(h))[:, None, None]
         h = Conv(self.channels, 3, self.dtype, name="conv2")(nn.silu(norm("norm2")(h)))
         if x_bhwc.shape[-1] != self.channels:
             x_bhwc = Conv(self.channels, 1, self.dtype, name="conv_shortcut")(x_bhwc)

@@ -79,7 +79,7 @@ class Model:
         text_bkd: jax.Array,
         detach_begin: bool = False,
     ) -> jax.Array:
-        """The UNet's output (epsilon or v), shaped like the latents."""
+        """The UNet's output (epsilon or v), shaped like the latents, with as many rows as the text (see UNet)."""
         unet = self.modules()["unet"]
         return unet.apply({"params": params}, latents_bhwc, timesteps_b, text_bkd, detach_begin)
 

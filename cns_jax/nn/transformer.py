@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from cns_jax.nn.attention import Attention
 from cns_jax.nn.formulations import gelu
-from cns_jax.nn.layers import Conv, Dense, Dtype, GroupNorm
+from cns_jax.nn.layers import Conv, Dense, Dtype, GroupNorm, repeated
 
 
 class FeedForward(nn.Module):
@@ -25,7 +25,10 @@ class FeedForward(nn.Module):
 
 
 class BasicTransformerBlock(nn.Module):
-    """norm1 + attn1 (self), norm2 + attn2 (cross), norm3 + ff, each residual."""
+    """norm1 + attn1 (self), norm2 + attn2 (cross), norm3 + ff, each residual.
+
+    Where text has several rows for one of x, the rows that come out are the text's.
+    """
 
     channels: int
     heads: int
@@ -38,6 +41,7 @@ class BasicTransformerBlock(nn.Module):
             self.heads, self.channels // self.heads, self.channels, dtype=self.dtype, name=name
         )
         x_blc = x_blc + attention("attn1")(norm("norm1")(x_blc))
+        x_blc = repeated(x_blc, len(text_bkd))
         x_blc = x_blc + attention("attn2")(norm("norm2")(x_blc), text_bkd, detach_begin)
         return x_blc + FeedForward(self.channels, self.dtype, name="ff")(norm("norm3")(x_blc))
 
@@ -59,11 +63,11 @@ class SpatialTransformer(nn.Module):
         def project(name: str, x_blc: jax.Array) -> jax.Array:
             if self.linear_projection:
                 return Dense(c, True, self.dtype, name=name)(x_blc)
-            return Conv(c, 1, self.dtype, name=name)(x_blc.reshape(b, h, w, c)).reshape(b, h * w, c)
+            return Conv(c, 1, self.dtype, name=name)(x_blc.reshape(-1, h, w, c)).reshape(-1, h * w, c)
 
         x = GroupNorm(self.groups, 1e-6, self.dtype, name="norm")(x_bhwc).reshape(b, h * w, c)
         x = project("proj_in", x)
         for i in range(self.layers):
             block = BasicTransformerBlock(c, self.heads, self.dtype, name=f"transformer_blocks.{i}")
             x = block(x, text_bkd, detach_begin)
-        return x_bhwc + project("proj_out", x).reshape(b, h, w, c)
+        return repeated(x_bhwc, len(x)) + project("proj_out", x).reshape(-1, h, w, c)

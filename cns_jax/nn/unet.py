@@ -15,7 +15,17 @@ import jax
 import jax.numpy as jnp
 
 from cns_jax.nn.config import UnsupportedConfig, per_level, read_config
-from cns_jax.nn.layers import Conv, Downsample, Dtype, GroupNorm, ResnetBlock, TimestepMLP, Upsample, timestep_embedding
+from cns_jax.nn.layers import (
+    Conv,
+    Downsample,
+    Dtype,
+    GroupNorm,
+    ResnetBlock,
+    TimestepMLP,
+    Upsample,
+    repeated,
+    timestep_embedding,
+)
 from cns_jax.nn.transformer import SpatialTransformer
 
 _DOWN = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
@@ -178,7 +188,7 @@ class UpBlock(Block):
         skips = list(skips)
         size: tuple[int, int] | None = None
         for i in range(self.layers):
-            x = self.resnet(i)(jnp.concatenate([x, skips.pop()], axis=-1), temb)
+            x = self.resnet(i)(jnp.concatenate([x, repeated(skips.pop(), len(x))], axis=-1), temb)
             if self.attends:
                 x = self.transformer(i)(x, text, detach_begin)
         if not self.last:
@@ -201,7 +211,9 @@ class UNet2DConditionModel(nn.Module):
     ) -> jax.Array:
         """Noise (or v) prediction with the shape of the latents.
 
-        latents_bhwc: scaled latents; timesteps_b: (b,); text_bkd: the text encoder's hidden states.
+        latents_bhwc: scaled latents; timesteps_b: (b,); text_bkd: the text encoder's hidden states. Text may have
+        several rows for one of the latents, beside each other, and so has what comes out: until the first
+        cross-attention they are one row's work.
         detach_begin: no gradient through the key and value of text position 0.
         """
         c = self.config

@@ -1,0 +1,197 @@
+"""Convolutions, each in the formulation that is fast on the device at hand (see `formulations`).
+
+On GPU and TPU they are the library's. XLA's own on a CPU copies a reversed kernel in gradients, takes a slow path over
+two rows or columns, and multiplies as often as the definition says.
+
+Axes: b batch, h/w image, c channels, n rows, i/o inputs and outputs of a kernel, t positions in a tile.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cns_jax.core.platform import platform
+from cns_jax.nn.formulations import kernel_first, linear
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+_ADDED = 10  # outputs of a 3 x 3 kernel for each position at which its taps are added up
+
+# of tiles only where products outweigh sums: so many positions, and such channels, 1 / (1 / inputs + 1 / outputs)
+_POSITIONS, _CHANNELS = 512, 24
+
+# Winograd's F(2, 3), (Lavin and Gray 2016, arXiv:1509.09308, section 4.1): two outputs of three taps by four products
+_INPUTS = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float32)
+_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
+_OUTPUTS = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32)
+_REVERSED = [3, 1, 2, 0]  # the order of a reversed kernel's products
+
+
+def convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
+    """A convolution with `pad` zeros on every side.
+
+    On a CPU one of 3 x 3 over two rows or columns is a product with its unfolded input (2 x 2 x 2 x 1,280: 7 ms
+    instead of 244), and the gradient of fewer positions than outputs is folded from a product with the kernel first
+    (2 x 4 x 4 x 1,280: 12 ms instead of 64, which went into a reversed copy of the kernel). Over many positions it
+    takes 16 products for four outputs instead of 36 (64 x 64 x 256: 14 ms instead of 24).
+    """
+    b, h, w, _ = x_bhwc.shape
+    size, _, inputs, outputs = kernel_hwio.shape
+    if size == stride == 1 and pad == 0:
+        return linear(x_bhwc.reshape(-1, inputs), kernel_hwio[0, 0]).reshape(b, h, w, outputs)
+    if platform() == "cpu" and (size, stride, pad) == (3, 1, 1) and (_is_thin(x_bhwc) or b * h * w < outputs):
+        return _convolution_traced(x_bhwc, kernel_hwio)
+    if platform() == "cpu" and (size, stride, pad) == (3, 1, 1) and _fits_tiles(x_bhwc, kernel_hwio):
+        return _tiles_traced(x_bhwc, kernel_hwio)
+    return _convolution(x_bhwc, kernel_hwio, stride, pad)
+
+
+def _convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
+    padding = ((pad, pad), (pad, pad))
+    return lax.conv_general_dilated(x_bhwc, kernel_hwio, (stride, stride), padding, dimension_numbers=_NHWC)
+
+
+def enlarged_convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
+    """Every pixel to four equal ones, then a convolution of 3 x 3 with zeros around: (b, 2 h, 2 w, o).
+
+    On a CPU each of the four is a convolution of 2 x 2 over x, the taps that meet the same pixel added up: 4/9 of the
+    work, half the time (16 x 8 x 8 x 96 to 96: 2.2 ms instead of 3.6), unless adding them is most of it.
+    """
+    b, h, w, _ = x_bhwc.shape
+    if platform() == "cpu" and b * h * w >= kernel_hwio.shape[-1] // _ADDED:
+        return _enlarged_traced(x_bhwc, kernel_hwio)
+    whole = jnp.broadcast_to(x_bhwc[:, :, None, :, None], (b, h, 2, w, 2, x_bhwc.shape[-1]))
+    return convolution(whole.reshape(b, 2 * h, 2 * w, -1), kernel_hwio, 1, 1)
+
+
+def _enlarged_of_four(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
+    b, h, w, _ = x_bhwc.shape
+    rows = []
+    for i, of_rows in enumerate(_taps(kernel_hwio, 0)):
+        parts = [
+            lax.conv_general_dilated(x_bhwc, taps, (1, 1), ((1 - i, i), (1 - j, j)), dimension_numbers=_NHWC)
+            for j, taps in enumerate(_taps(of_rows, 1))
+        ]
+        rows.append(jnp.stack(parts, axis=3))
+    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
+
+
+_enlarged_traced = jax.jit(_enlarged_of_four)
+
+
+def _taps(kernel_hwio: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    """Of the first and of the second of a pixel's two copies: what falls on the pixel itself meets it twice."""
+    before, at, after = jnp.split(kernel_hwio, 3, axis)
+    return jnp.concatenate([before, at + after], axis), jnp.concatenate([before + at, after], axis)
+
+
+def _is_thin(x_bhwc: jax.Array) -> bool:
+    return min(x_bhwc.shape[1:3]) <= 2
+
+
+@jax.custom_vjp
+def _convolution_of_few(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
+    if not _is_thin(x_bhwc):
+        return _convolution(x_bhwc, kernel_hwio, 1, 1)
+    out_no = _unfolded(x_bhwc) @ kernel_hwio.reshape(-1, kernel_hwio.shape[-1])
+    return out_no.reshape(*x_bhwc.shape[:3], -1)
+
+
+def _few_forward(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolution_of_few(x_bhwc, kernel_hwio), (x_bhwc, kernel_hwio)
+
+
+def _few_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_bhwc, kernel_hwio = kept
+    b, h, w, c = x_bhwc.shape
+    gradient_no = gradient_bhwo.reshape(b * h * w, -1)
+    parts = kernel_first(kernel_hwio.reshape(9 * c, -1), gradient_no).reshape(3, 3, c, b, h, w)
+    parts = jnp.pad(parts, ((0, 0),) * 4 + ((1, 1), (1, 1)))
+    x_cbhw = sum(parts[i, j, :, :, 2 - i : 2 - i + h, 2 - j : 2 - j + w] for i in range(3) for j in range(3))
+    kernel = _unfolded(x_bhwc).T @ gradient_no
+    return jnp.transpose(x_cbhw, (1, 2, 3, 0)), kernel.reshape(kernel_hwio.shape)
+
+
+_convolution_of_few.defvjp(_few_forward, _few_backward)
+_convolution_traced = jax.jit(_convolution_of_few)
+
+
+def _unfolded(x_bhwc: jax.Array) -> jax.Array:
+    """The 3 x 3 neighbours of every position, (b h w, 9 c)."""
+    b, h, w, c = x_bhwc.shape
+    padded = jnp.pad(x_bhwc, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    parts = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
+    return jnp.concatenate(parts, axis=-1).reshape(b * h * w, 9 * c)
+
+
+
+
+def _fits_tiles(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> bool:
+    b, h, w, _ = x_bhwc.shape
+    _, _, inputs, outputs = kernel_hwio.shape
+    many = b * h * w >= _POSITIONS and inputs * outputs >= _CHANNELS * (inputs + outputs)
+    return many and h % 2 == w % 2 == 0 and x_bhwc.dtype == jnp.float32
+
+
+@jax.custom_vjp
+def _convolution_of_tiles(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
+    """Winograd's F(2 x 2, 3 x 3): each 2 x 2 of outputs by one product for each position of a 4 x 4 tile of sums of
+    inputs, summed again. As exact as the plain one in float32 (larger tiles are not)."""
+    products_tno = lax.batch_matmul(_tiles(x_bhwc, _INPUTS), _transformed(kernel_hwio))
+    return _whole(products_tno, x_bhwc, _OUTPUTS)
+
+
+def _tiles_forward(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolution_of_tiles(x_bhwc, kernel_hwio), (x_bhwc, kernel_hwio)
+
+
+def _tiles_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The input's gradient is a convolution with the reversed kernel, whose products are the kernel's in another order:
+    rather than it, tiles are put in that order."""
+    x_bhwc, kernel_hwio = kept
+    gradients_tno = _tiles(gradient_bhwo, _INPUTS[_REVERSED])
+    products_tni = lax.dot_general(gradients_tno, _transformed(kernel_hwio), (((2,), (2,)), ((0,), (0,))))
+    _, pull = jax.vjp(lambda kernel: _convolution(x_bhwc, kernel, 1, 1), kernel_hwio)
+    return _whole(products_tni, x_bhwc, _OUTPUTS[:, _REVERSED]), pull(gradient_bhwo)[0]
+
+
+_convolution_of_tiles.defvjp(_tiles_forward, _tiles_backward)
+_tiles_traced = jax.jit(_convolution_of_tiles)
+
+
+def _tiles(x_bhwc: jax.Array, sums: np.ndarray) -> jax.Array:
+    """`sums` (4, 4) along both sides of each 4 x 4 tile, which overlap by two: (16, n, c), n tiles.
+
+    First of rows, then of columns, each stacked: two loops to compile for 32.
+    """
+    b, h, w, c = x_bhwc.shape
+    padded = jnp.pad(x_bhwc, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(b, h // 2 + 1, 2, w + 2, c)
+    rows = [padded[:, :-1, 0], padded[:, :-1, 1], padded[:, 1:, 0], padded[:, 1:, 1]]
+    x_tbhwc = jnp.stack(_combined(sums, rows)).reshape(4, b, h // 2, w // 2 + 1, 2, c)
+    columns = [x_tbhwc[..., :-1, 0, :], x_tbhwc[..., :-1, 1, :], x_tbhwc[..., 1:, 0, :], x_tbhwc[..., 1:, 1, :]]
+    return jnp.stack(_combined(sums, columns), axis=1).reshape(16, -1, c)
+
+
+def _combined(sums: np.ndarray, parts: list[jax.Array]) -> list[jax.Array]:
+    """For each row of `sums` of 1, 0 and -1 the sum of so many of the parts; two of them at a time."""
+    combined = []
+    for row in sums:
+        added = [part for sign, part in zip(row, parts, strict=True) if sign > 0]
+        taken = [part for sign, part in zip(row, parts, strict=True) if sign < 0]
+        combined.append(sum(added[1:], added[0]) - sum(taken[1:], taken[0]) if taken else sum(added[1:], added[0]))
+    return combined
+
+
+def _transformed(kernel_hwio: jax.Array) -> jax.Array:
+    """(16, i, o)."""
+    inputs_outputs = kernel_hwio.shape[2:]
+    return (np.kron(_KERNEL, _KERNEL) @ kernel_hwio.reshape(9, -1)).reshape(16, *inputs_outputs)
+
+
+def _whole(products_tno: jax.Array, x_bhwc: jax.Array, sums: np.ndarray) -> jax.Array:
+    """Products of tiles back to a picture of x's size."""
+    b, h, w, _ = x_bhwc.shape
+    parts = (np.kron(sums, sums) @ products_tno.reshape(16, -1)).reshape(2, 2, b, h // 2, w // 2, -1)
+    return parts.transpose(2, 3, 0, 4, 1, 5).reshape(b, h, w, -1)
