@@ -19,8 +19,9 @@ from cns_jax.nn.formulations import kernel_first, linear
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _ADDED = 10  # outputs of a 3 x 3 kernel for each position at which its taps are added up
 
-# of tiles only where products outweigh sums: so many positions, and such channels, 1 / (1 / inputs + 1 / outputs)
-_POSITIONS, _CHANNELS = 512, 24
+# by tiles only if transforming the kernel (positions) and the picture (channels, 1 / (1 / inputs + 1 / outputs)) is the
+# lesser part, and products are large enough for several cores
+_POSITIONS, _CHANNELS, _PRODUCTS = 256, 16, 6e6
 
 # Winograd's F(2, 3), (Lavin and Gray 2016, arXiv:1509.09308, section 4.1): two outputs of three taps by four products
 _INPUTS = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float32)
@@ -131,8 +132,9 @@ def _unfolded(x_bhwc: jax.Array) -> jax.Array:
 def _fits_tiles(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> bool:
     b, h, w, _ = x_bhwc.shape
     _, _, inputs, outputs = kernel_hwio.shape
-    many = b * h * w >= _POSITIONS and inputs * outputs >= _CHANNELS * (inputs + outputs)
-    return many and h % 2 == w % 2 == 0 and x_bhwc.dtype == jnp.float32
+    even = h % 2 == w % 2 == 0 and x_bhwc.dtype == jnp.float32
+    wide = inputs * outputs >= _CHANNELS * (inputs + outputs)
+    return even and wide and b * h * w >= _POSITIONS and b * h * w * inputs * outputs >= _PRODUCTS
 
 
 @jax.custom_vjp
