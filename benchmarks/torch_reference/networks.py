@@ -70,10 +70,10 @@ def load_networks(folder: Path, rows_rd: Tensor, device: torch.device) -> tuple[
 
 
 def load_vae(folder: Path, device: torch.device) -> AutoencoderKL:
-    """Frozen; on a GPU bfloat16 and channels last."""
+    """Frozen and channels last, which on a CPU makes it a tenth faster (the UNet slower); on a GPU bfloat16."""
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").requires_grad_(False).to(device)
+    vae.to(memory_format=torch.channels_last)
     if device.type == "cuda":
-        vae.to(memory_format=torch.channels_last)
         halve(vae)
     return vae
 
