@@ -24,7 +24,8 @@ _ADDED = 10  # outputs of a 3 x 3 kernel for each position at which its taps are
 _POSITIONS, _CHANNELS, _PRODUCTS = 256, 16, 6e6
 
 # Winograd's F(2, 3), (Lavin and Gray 2016, arXiv:1509.09308, section 4.1): two outputs of three taps by four products
-_INPUTS = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float32)
+# each of its four inputs is one of four pixels in a row and, with a sign, another one
+_ONE, _OTHER, _SIGN = np.array([0, 1, 2, 1]), np.array([2, 2, 1, 3]), np.array([-1, 1, -1, -1], np.float32)
 _KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 _OUTPUTS = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32)
 _REVERSED = [3, 1, 2, 0]  # the order of a reversed kernel's products
@@ -141,7 +142,7 @@ def _fits_tiles(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> bool:
 def _convolution_of_tiles(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
     """Winograd's F(2 x 2, 3 x 3): each 2 x 2 of outputs by one product for each position of a 4 x 4 tile of sums of
     inputs, summed again. As exact as the plain one in float32 (larger tiles are not)."""
-    products_tno = lax.batch_matmul(_tiles(x_bhwc, _INPUTS), _transformed(kernel_hwio))
+    products_tno = lax.batch_matmul(_tiles(x_bhwc, [0, 1, 2, 3]), _transformed(kernel_hwio))
     return _whole(products_tno, x_bhwc, _OUTPUTS)
 
 
@@ -153,7 +154,7 @@ def _tiles_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array)
     """The input's gradient is a convolution with the reversed kernel, whose products are the kernel's in another order:
     rather than it, tiles are put in that order."""
     x_bhwc, kernel_hwio = kept
-    gradients_tno = _tiles(gradient_bhwo, _INPUTS[_REVERSED])
+    gradients_tno = _tiles(gradient_bhwo, _REVERSED)
     products_tni = lax.dot_general(gradients_tno, _transformed(kernel_hwio), (((2,), (2,)), ((0,), (0,))))
     _, pull = jax.vjp(lambda kernel: _convolution(x_bhwc, kernel, 1, 1), kernel_hwio)
     return _whole(products_tni, x_bhwc, _OUTPUTS[:, _REVERSED]), pull(gradient_bhwo)[0]
@@ -163,27 +164,26 @@ _convolution_of_tiles.defvjp(_tiles_forward, _tiles_backward)
 _tiles_traced = jax.jit(_convolution_of_tiles)
 
 
-def _tiles(x_bhwc: jax.Array, sums: np.ndarray) -> jax.Array:
-    """`sums` (4, 4) along both sides of each 4 x 4 tile, which overlap by two: (16, n, c), n tiles.
+def _tiles(x_bhwc: jax.Array, order: list[int]) -> jax.Array:
+    """What products take of each 4 x 4 tile, which overlap by two, in this order along both sides: (16, n, c), n tiles.
 
-    First of rows, then of columns, each stacked: two loops to compile for 32.
+    Gathered, it is one loop to compile; of slices it is 16, or two that stack them and take longer.
     """
     b, h, w, c = x_bhwc.shape
-    padded = jnp.pad(x_bhwc, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(b, h // 2 + 1, 2, w + 2, c)
-    rows = [padded[:, :-1, 0], padded[:, :-1, 1], padded[:, 1:, 0], padded[:, 1:, 1]]
-    x_tbhwc = jnp.stack(_combined(sums, rows)).reshape(4, b, h // 2, w // 2 + 1, 2, c)
-    columns = [x_tbhwc[..., :-1, 0, :], x_tbhwc[..., :-1, 1, :], x_tbhwc[..., 1:, 0, :], x_tbhwc[..., 1:, 1, :]]
-    return jnp.stack(_combined(sums, columns), axis=1).reshape(16, -1, c)
+    padded_nc = jnp.pad(x_bhwc, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(-1, c)
+    _, _, image, row, column = (lax.broadcasted_iota(jnp.int32, (4, 4, b, h // 2, w // 2), axis) for axis in range(5))
+    corner = (image * (h + 2) + 2 * row) * (w + 2) + 2 * column
 
+    def pixels(down: np.ndarray, right: np.ndarray) -> jax.Array:
+        away = down[order][:, None] * (w + 2) + right[order][None]
+        at = corner + away.astype(np.int32)[:, :, None, None, None]
+        return padded_nc.at[at].get(mode="promise_in_bounds")
 
-def _combined(sums: np.ndarray, parts: list[jax.Array]) -> list[jax.Array]:
-    """For each row of `sums` of 1, 0 and -1 the sum of so many of the parts; two of them at a time."""
-    combined = []
-    for row in sums:
-        added = [part for sign, part in zip(row, parts, strict=True) if sign > 0]
-        taken = [part for sign, part in zip(row, parts, strict=True) if sign < 0]
-        combined.append(sum(added[1:], added[0]) - sum(taken[1:], taken[0]) if taken else sum(added[1:], added[0]))
-    return combined
+    def of_columns(down: np.ndarray) -> jax.Array:
+        return pixels(down, _ONE) + _SIGN[order][None, :, None, None, None, None] * pixels(down, _OTHER)
+
+    tiles = of_columns(_ONE) + _SIGN[order][:, None, None, None, None, None] * of_columns(_OTHER)
+    return tiles.reshape(16, -1, c)
 
 
 def _transformed(kernel_hwio: jax.Array) -> jax.Array:
