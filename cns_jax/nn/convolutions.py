@@ -128,8 +128,6 @@ def _unfolded(x_bhwc: jax.Array) -> jax.Array:
     return jnp.concatenate(parts, axis=-1).reshape(b * h * w, 9 * c)
 
 
-
-
 def _fits_tiles(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> bool:
     b, h, w, _ = x_bhwc.shape
     _, _, inputs, outputs = kernel_hwio.shape

@@ -11,7 +11,8 @@ import pytest
 from cns_jax.core import flops as module
 from cns_jax.core.flops import flops
 from cns_jax.core.platform import compiled_for
-from cns_jax.nn.formulations import dot_product_attention, enlarged_convolution
+from cns_jax.nn.convolutions import enlarged_convolution
+from cns_jax.nn.formulations import dot_product_attention
 
 
 def test_a_product_of_matrices() -> None:

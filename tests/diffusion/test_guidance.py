@@ -12,10 +12,12 @@ B, H, L, D = 3, 4, 5, 6
 
 
 def model(latents_bhwc, timesteps_b, text_bld):
-    assert timesteps_b.shape == (latents_bhwc.shape[0],) == (text_bld.shape[0],)
+    """Of as many rows as the text has, as the UNet."""
+    assert timesteps_b.shape == latents_bhwc.shape[:1]
     assert timesteps_b.dtype == jnp.float32
-    bias_b = text_bld.mean((1, 2)) + 0.01 * timesteps_b
-    return jnp.tanh(latents_bhwc) * bias_b[:, None, None, None]
+    rows = len(text_bld) // len(latents_bhwc)
+    bias_b = text_bld.mean((1, 2)) + 0.01 * jnp.repeat(timesteps_b, rows)
+    return jnp.repeat(jnp.tanh(latents_bhwc), rows, axis=0) * bias_b[:, None, None, None]
 
 
 def inputs():
@@ -48,18 +50,18 @@ def test_one_negative_serves_all_images():
     np.testing.assert_array_equal(one, all_same)
 
 
-def test_one_evaluation_of_a_doubled_batch_and_a_traced_scale():
+def test_one_evaluation_with_both_prompts_and_a_traced_scale():
     x, text, negative = inputs()
     batches = []
 
     def counting(latents_bhwc, timesteps_b, text_bld):
-        batches.append(latents_bhwc.shape[0])
+        batches.append((len(latents_bhwc), len(text_bld)))
         return model(latents_bhwc, timesteps_b, text_bld)
 
     run = jax.jit(lambda scale: classifier_free(counting, text, negative, scale)(x, jnp.float32(5)))
     run(2.0)
     run(9.0)
-    assert batches == [2 * B]
+    assert batches == [(B, 2 * B)]
 
 
 def test_fractional_timesteps_reach_the_model():

@@ -15,14 +15,9 @@ from jax.sharding import Mesh, NamedSharding
 
 from cns_jax.core.mesh import ROWS, make_mesh, rows_over
 from cns_jax.core.platform import compiled_for
-from cns_jax.nn.formulations import (
-    convolution,
-    dot_product_attention,
-    enlarged_convolution,
-    gelu,
-    group_norm,
-    linear,
-)
+from cns_jax.nn import convolutions
+from cns_jax.nn.convolutions import convolution, enlarged_convolution
+from cns_jax.nn.formulations import dot_product_attention, gelu, group_norm, linear
 
 RNG = np.random.default_rng(0)
 
@@ -51,6 +46,11 @@ CASES: dict[str, tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]] = {
     "3 x 3, many positions": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 4, 3, 6), normal(3, 3, 6, 5))),
     "3 x 3, halving": (lambda x, k: convolution(x, k, 2, 1), (normal(2, 4, 4, 6), normal(3, 3, 6, 32))),
     "3 x 3, unpadded": (lambda x, k: convolution(x, k, 2, 0), (normal(2, 5, 5, 6), normal(3, 3, 6, 32))),
+    "3 x 3, by tiles": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 16, 12, 96), normal(3, 3, 96, 176) / 30)),
+    "3 x 3, odd, of their size": (
+        lambda x, k: convolution(x, k, 1, 1),
+        (normal(2, 13, 16, 96), normal(3, 3, 96, 176) / 30),
+    ),
     "3 x 3, enlarged": (enlarged_convolution, (normal(2, 3, 4, 6), normal(3, 3, 6, 5))),
     "3 x 3, enlarged, one position": (enlarged_convolution, (normal(1, 1, 1, 4), normal(3, 3, 4, 5))),
     "3 x 3, enlarged, many outputs": (enlarged_convolution, (normal(1, 1, 2, 4), normal(3, 3, 4, 32))),
@@ -67,6 +67,24 @@ def test_a_cpu_computes_the_same(case: str) -> None:
     function, arguments = CASES[case]
     ours, theirs = (values_and_gradients(function, name, arguments) for name in ("cpu", "gpu"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), ours, theirs)
+
+
+def test_tiles_are_taken_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(convolutions, "_tiles_traced", lambda x, k: taken.append((x.shape, k.shape)))
+
+    def convolve(*shapes: tuple[int, ...], dtype: Any = jnp.float32) -> None:
+        with compiled_for("cpu"):
+            convolution(*(jnp.zeros(shape, dtype) for shape in shapes), 1, 1)
+
+    wide, kernel = (1, 16, 16, 192), (3, 3, 192, 192)
+    convolve(wide, kernel)
+    assert taken == [(wide, kernel)]
+    convolve(wide, kernel, dtype=jnp.bfloat16)  # whose sums would lose more than its products
+    convolve((1, 15, 16, 192), kernel)
+    convolve((1, 8, 8, 192), kernel)  # transforming the kernel is most of it
+    convolve((1, 64, 64, 12), (3, 3, 12, 192))  # and here the picture
+    assert len(taken) == 1
 
 
 def test_bfloat16_keeps_its_type() -> None:
