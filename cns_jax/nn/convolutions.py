@@ -22,7 +22,7 @@ _ADDED = 10  # outputs of a 3 x 3 kernel for each position at which its taps are
 
 # by tiles only if transforming the kernel (positions) and the picture (channels, 1 / (1 / inputs + 1 / outputs)) is the
 # lesser part, and products are large enough for several cores
-_POSITIONS, _CHANNELS, _PRODUCTS = 256, 16, 6e6
+_POSITIONS, _CHANNELS, _PRODUCTS = 512, 24, 6e6
 
 # Winograd's F(2, 3), (Lavin and Gray 2016, arXiv:1509.09308, section 4.1): two outputs of three taps by four products
 # each of its four inputs is one of four pixels in a row and, with a sign, another one
