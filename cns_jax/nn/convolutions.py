@@ -24,7 +24,7 @@ _ADDED = 10  # outputs of a 3 x 3 kernel for each position at which its taps are
 # lesser part, and products are large enough for several cores
 _POSITIONS, _CHANNELS, _PRODUCTS = 512, 24, 6e6
 
-# Winograd's F(2, 3), (Lavin and Gray 2016, arXiv:1509.09308, section 4.1): two outputs of three taps by four products
+# Winograd's F(2, 3), (Lavin and Gray 2016, arXiv:1509.09308, section 4.1): two outputs of three taps by four products;
 # each of its four inputs is one of four pixels in a row and, with a sign, another one
 _ONE, _OTHER, _SIGN = np.array([0, 1, 2, 1]), np.array([2, 2, 1, 3]), np.array([-1, 1, -1, -1], np.float32)
 _KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
@@ -189,11 +189,11 @@ def _tiles(x_bhwc: jax.Array, order: list[int]) -> jax.Array:
 def _transformed(kernel_hwio: jax.Array) -> jax.Array:
     """(16, i, o)."""
     inputs_outputs = kernel_hwio.shape[2:]
-    return (np.kron(_KERNEL, _KERNEL) @ kernel_hwio.reshape(9, -1)).reshape(16, *inputs_outputs)
+    return (jnp.asarray(np.kron(_KERNEL, _KERNEL)) @ kernel_hwio.reshape(9, -1)).reshape(16, *inputs_outputs)
 
 
 def _whole(products_tno: jax.Array, x_bhwc: jax.Array, sums: np.ndarray) -> jax.Array:
     """Products of tiles back to a picture of x's size."""
     b, h, w, _ = x_bhwc.shape
-    parts = (np.kron(sums, sums) @ products_tno.reshape(16, -1)).reshape(2, 2, b, h // 2, w // 2, -1)
+    parts = (jnp.asarray(np.kron(sums, sums)) @ products_tno.reshape(16, -1)).reshape(2, 2, b, h // 2, w // 2, -1)
     return parts.transpose(2, 3, 0, 4, 1, 5).reshape(b, h, w, -1)
