@@ -45,10 +45,11 @@ def convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int
     size, _, inputs, outputs = kernel_hwio.shape
     if size == stride == 1 and pad == 0:
         return linear(x_bhwc.reshape(-1, inputs), kernel_hwio[0, 0]).reshape(b, h, w, outputs)
-    if platform() == "cpu" and (size, stride, pad) == (3, 1, 1) and (_unfolds(x_bhwc) or b * h * w < outputs):
-        return _convolution_traced(x_bhwc, kernel_hwio)
-    if platform() == "cpu" and (size, stride, pad) == (3, 1, 1) and _fits_tiles(x_bhwc, kernel_hwio):
-        return _tiles_traced(x_bhwc, kernel_hwio)
+    if platform() == "cpu" and (size, stride, pad) == (3, 1, 1):
+        if _unfolds(x_bhwc) or b * h * w < outputs:
+            return _convolution_traced(x_bhwc, kernel_hwio)
+        if _fits_tiles(x_bhwc, kernel_hwio):
+            return _tiles_traced(x_bhwc, kernel_hwio)
     return _convolution(x_bhwc, kernel_hwio, stride, pad)
 
 

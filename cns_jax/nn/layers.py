@@ -28,9 +28,7 @@ _lecun_normal = jax.jit(nn.initializers.lecun_normal(), static_argnums=1)
 
 def repeated(x: jax.Array, rows: int) -> jax.Array:
     """x with each row repeated in place to `rows` rows in all; x itself if it has as many. x's rows divide `rows`."""
-    if len(x) == rows:
-        return x
-    return jnp.broadcast_to(x[:, None], (len(x), rows // len(x), *x.shape[1:])).reshape(rows, *x.shape[1:])
+    return x if len(x) == rows else jnp.repeat(x, rows // len(x), axis=0)
 
 
 class Dense(nn.Module):
