@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +31,7 @@ from cns_jax.core.compiling import jit
 from cns_jax.core.flops import counting_mesh, flops
 from cns_jax.core.memory import keep_memory
 from cns_jax.core.mesh import make_mesh, place, replicate
+from cns_jax.core.tree import Tree, overlay
 from cns_jax.core.types import ConceptData, Frozen
 from cns_jax.data.latents import encode_views
 from cns_jax.engine.sampling import decode, sample_latents
@@ -40,8 +41,7 @@ from cns_jax.methods.base import Task
 from cns_jax.methods.cns import CNS
 from cns_jax.neurons import select
 from cns_jax.neurons.score import cross_attention_kernels, feature_norms
-from cns_jax.nn.config import config_dict
-from cns_jax.weights.folder import WEIGHT_FILES, read_folder, write_component
+from cns_jax.weights.folder import read_folder, write_weights
 
 
 class Ours:
@@ -49,15 +49,19 @@ class Ours:
 
     def __init__(self, suite: Suite, folder: Path) -> None:
         self.suite = suite
-        source = read_folder(folder)
+        self.source = source = read_folder(folder)
         self.dtype = compute_dtype("auto")
         self.mesh, self.schedule = make_mesh(), source.schedule
-        self.params = source.load(self._place).params
         self.model = dataclasses.replace(source.model, dtype=None if self.dtype == jnp.float32 else self.dtype)
         self.rng = np.random.default_rng(0)
         self.shape = self.model.latent_shape(suite.pixels, suite.pixels)
         text = self.model.text_encoder
         self.length, self.width, self.vocabulary = text.max_position_embeddings, text.hidden_size, text.vocab_size
+
+    @cached_property
+    def params(self) -> Mapping[str, Tree]:
+        """The weights on the devices."""
+        return self.source.load(self._place).params
 
     def _place(self, name: str, leaf: np.ndarray) -> jax.Array:
         return place(self.mesh, name, leaf.astype(stored_dtype(name, self.dtype), copy=False))
@@ -181,19 +185,17 @@ class Ours:
         return Workload(partial(encode_views, self.model, vae, images, count), count, work)
 
     def export(self) -> Workload:
-        """The three networks to files, float16."""
-
-        on_cpu = jax.default_backend() == "cpu"
+        """The base model in memory, its K/V kernels replaced, to files, float16: what `cns_jax.export` does."""
+        base = self.source.load()
+        taught = jax.tree.map(np.ascontiguousarray, cross_attention_kernels(base.params["unet"]))
+        params = {**base.params, "unet": overlay(base.params["unet"], taught)}
 
         def run() -> None:
             with TemporaryDirectory() as folder:
-                for part, file in WEIGHT_FILES.items():
-                    config, params = config_dict(getattr(self.model, part)), self.params[part]
-                    # an array keeps what was once fetched from a device: a copy has to be fetched every time
-                    params = params if on_cpu else jax.tree.map(jnp.copy, params)
-                    write_component(Path(folder) / part, file, config, params, np.float16)
+                for part, weights in params.items():
+                    write_weights(Path(folder) / f"{part}.safetensors", weights, np.float16)
 
-        return Workload(run)
+        return Workload(run, written=sum(2 * leaf.size for leaf in jax.tree.leaves(params)))
 
 
 def workloads(suite: Suite, folder: Path) -> Workloads:

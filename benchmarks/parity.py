@@ -37,7 +37,7 @@ from cns_jax.weights.clip_folder import read_clip
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.layout import file_key, to_file
 from cns_jax.weights.pipeline import Source
-from cns_jax.weights.strict import Keep, as_read, load
+from cns_jax.weights.strict import Keep, load
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = 1.2  # allowed peak while loading, in bytes of the tensors kept
@@ -221,7 +221,7 @@ def compare_clip(folder: Path, name: str) -> Iterator[Row]:
         yield this.changed(f"{what}: the other input", ours, ours[::-1])
 
 
-def memory_while_loading(folder: Path, part: str, variant: str, keep: Keep) -> Iterator[Row]:
+def memory_while_loading(folder: Path, part: str, variant: str, keep: Keep | None) -> Iterator[Row]:
     """Peak of resident memory above what imports and tracing took, in bytes of the tensors kept."""
     source = read_folder(folder / "sd15", variant)
     source.check()  # traces the model
@@ -246,9 +246,9 @@ def on_device(dtype: Any, name: str, leaf: np.ndarray) -> jax.Array:
     return place(make_mesh(devices=jax.devices()[:1]), name, leaf.astype(dtype))
 
 
-LOADS: dict[str, tuple[str, Keep]] = {
-    "load float32": ("", as_read),
-    "load float16 as float32": ("fp16", as_read),
+LOADS: dict[str, tuple[str, Keep | None]] = {
+    "load float32": ("", None),
+    "load float16 as float32": ("fp16", None),
     "load float32 to the device": ("", partial(on_device, np.float32)),
     "load float32 to the device as bfloat16": ("", partial(on_device, jnp.bfloat16)),
     "load float16 to the device as bfloat16": ("fp16", partial(on_device, jnp.bfloat16)),

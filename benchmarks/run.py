@@ -15,7 +15,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from benchmarks.machine import provenance
+from benchmarks.machine import FreeMemory, provenance
 from benchmarks.runs import keep
 from benchmarks.speed_table import KEY, rate, table
 from benchmarks.suites import NAMES, SUITES, Suite, model_folder
@@ -29,6 +29,7 @@ _PROCESSES = flags.DEFINE_integer("processes", 3, "pairs of processes, one after
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "timed runs of each side in a pair, in turns", lower_bound=1)
 _CACHE = flags.DEFINE_string("cache", "runs/benchmarks", "where random Stable Diffusion 1.5 is written (4 GB)")
 _RESULTS = flags.DEFINE_string("results", "benchmarks/results", "folder of the lines and the table")
+_MUCH = 2**28  # bytes written in a run: memory for them decides
 
 
 def main(_: list[str]) -> None:
@@ -56,11 +57,14 @@ def compare(name: str, suite: Suite, folder: Path, processes: int, rounds: int) 
     """
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     abouts: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    memory = FreeMemory()
     for pair in range(processes):
         workers = {side: Worker(side, name, suite, folder) for side in SIDES}
         _require_one_device({side: worker.about["device"] for side, worker in workers.items()})
         for index in tqdm(range(rounds), f"{suite.name} {name}, {pair + 1} of {processes}", unit="round", leave=False):
             for side in list(SIDES)[:: 1 if index % 2 else -1]:
+                if workers[side].about["written"] > _MUCH:
+                    memory.back()
                 seconds[side].append(workers[side].seconds())
         for side, worker in workers.items():
             abouts[side].append(worker.about | {"peak": worker.close()})

@@ -44,12 +44,14 @@ SUITES = {
 @dataclass(frozen=True)
 class Workload:
     """One thing to time. run: does it once and waits for the device; images: that it makes or learns from; flops: of
-    one run, where they are counted; per: by how many its seconds are divided (steps of a call)."""
+    one run, where they are counted; per: by how many its seconds are divided (steps of a call); written: bytes that go
+    to files in a run."""
 
     run: Callable[[], object]
     images: int = 0
     flops: float = 0.0
     per: int = 1
+    written: int = 0
 
 
 Workloads = dict[str, Callable[[], Workload]]

@@ -61,7 +61,7 @@ def _serve(pipe: Connection, side: str, name: str, suite: Suite, folder: Path) -
         workload.run()
         first = time.perf_counter() - built
         about = {"load": built - begun, "first": first, "per": workload.per}
-        about |= {"images": workload.images, "flops": workload.flops}
+        about |= {"images": workload.images, "flops": workload.flops, "written": workload.written}
         pipe.send(("ready", about | {"device": _DEVICES[side]()}))
         while pipe.recv() == "run":
             begun = time.perf_counter()

@@ -46,5 +46,14 @@ def in_threads(function: Callable[[X], Y], items: Iterable[X]) -> list[Y]:
     items = list(items)
     if len(items) < 2:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(_cores()) as pool:
-        return list(pool.map(function, items))
+    found = dict[int, Y]()
+    left = iter(range(len(items)))  # shared: a thread takes the next one when it is done with its last
+
+    def work() -> None:
+        for i in left:
+            found[i] = function(items[i])
+
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(work) for _ in range(min(_cores(), len(items)))]:
+            done.result()
+    return [found[i] for i in range(len(items))]

@@ -175,4 +175,9 @@ def write_component(folder: Path, file: str, config: Mapping[str, Any], params: 
     """One part of a folder: config.json and the weights."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
-    save_file(tensors(flatten(params), dtype), folder / file, {"format": "pt"})
+    write_weights(folder / file, params, dtype)
+
+
+def write_weights(file: Path, params: Any, dtype: Any) -> None:
+    """The weights of one part, under diffusers' names and in PyTorch's layout."""
+    save_file(tensors(flatten(params), dtype), file, {"format": "pt"})

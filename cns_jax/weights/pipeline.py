@@ -15,7 +15,7 @@ from cns_jax.core.platform import shapes_of
 from cns_jax.core.tree import Tree, fingerprint
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.nn.model import PARTS, Model
-from cns_jax.weights.strict import Keep, as_read, check, load
+from cns_jax.weights.strict import Keep, check, load
 from cns_jax.weights.tensors import Stored
 
 
@@ -73,10 +73,11 @@ class Source:
         for name, part in self.parts.items():
             check(part.stored, self.shapes[name], part.file)
 
-    def load(self, keep: Keep = as_read) -> Pipeline:
+    def load(self, keep: Keep | None = None) -> Pipeline:
         """Read the weights.
 
-        keep("unet.conv_in.kernel", float32 array): what to hold of a leaf, for instance a copy on a device.
+        keep("unet.conv_in.kernel", float32 array): what to hold of a leaf, for instance a copy on a device (None: the
+        array that was read, whose memory is in the file's order: writing it again copies nothing).
         Raises WeightsMismatch.
         """
         self.check()  # all parts before the first gigabyte

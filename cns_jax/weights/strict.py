@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cns_jax.core.casting import in_c_order
 from cns_jax.core.tree import Fingerprint, Tree, flatten, like
 from cns_jax.weights.layout import file_key, file_shape, from_file
 from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file
@@ -22,11 +23,6 @@ _IGNORED = re.compile(r"(^|\.)position_ids$")
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 Keep = Callable[[str, np.ndarray], Any]
-
-
-def as_read(_: str, leaf: np.ndarray) -> np.ndarray:
-    """Keep a leaf as the float32 array that was read."""
-    return leaf
 
 
 def with_new_names(stored: Mapping[str, Stored]) -> dict[str, Stored]:
@@ -55,23 +51,25 @@ def check(stored: Mapping[str, Stored], target: Mapping[str, Any], file: Path) -
 
 
 def load(
-    stored: Mapping[str, Stored], target: Mapping[str, Any], file: Path, keep: Keep = as_read, prefix: str = ""
+    stored: Mapping[str, Stored], target: Mapping[str, Any], file: Path, keep: Keep | None = None, prefix: str = ""
 ) -> tuple[Tree, str]:
-    """The tensors nested like `target`, in our layout, and their fingerprint (of the float32 values).
+    """The tensors nested like `target`, with our axes, and their fingerprint (of the float32 values).
 
-    One tensor is in memory beside what `keep(prefix + name, leaf)` keeps of the earlier ones.
+    keep(prefix + name, float32 leaf in C order): what to hold of it; one tensor is in memory beside what is held of
+    the earlier ones. None: all of them, in the file's order of memory, so that writing them again copies nothing.
     Raises WeightsMismatch for what `check` finds, and for NaN or infinity.
     """
     check(stored, target, file)
     kept, broken, found = {}, [], Fingerprint()
-    for name, leaf in flatten(target).items():
+    for name, shape in ((name, leaf.shape) for name, leaf in flatten(target).items()):
         key = file_key(name)
-        tensor = stored[key].read().reshape(file_shape(name, leaf.shape))
+        tensor = stored[key].read().reshape(file_shape(name, shape))
         if not np.isfinite(tensor).all():
             broken.append(key)
-        array = from_file(name, tensor)
-        found.add(name, array)
-        kept[name] = keep(prefix + name, array)
+        as_stored = from_file(name, tensor)
+        leaf = in_c_order(as_stored)
+        found.add(name, leaf)
+        kept[name] = keep(prefix + name, leaf) if keep else as_stored
     if broken:
         raise WeightsMismatch(
             f"{file}: {_row('with NaN or infinity', broken)}. The file is damaged or was saved mid-divergence"
