@@ -10,6 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 
+def _filled(rows: np.ndarray, size: int) -> np.ndarray:
+    return rows if len(rows) == size else np.resize(rows, (size, *rows.shape[1:]))
+
+
 def in_batches(function: Callable[..., Any], size: int, *rows: np.ndarray, title: str = "") -> Any:
     """`function` of `size` rows of each array at a time; what it returns, put together again, as NumPy arrays.
 
@@ -22,6 +26,6 @@ def in_batches(function: Callable[..., Any], size: int, *rows: np.ndarray, title
         raise ValueError("there are no rows to put through in batches")
     starts, parts = range(0, count, size), []
     for start in tqdm(starts, title, unit="batch", dynamic_ncols=True, disable=not title or len(starts) < 2):
-        batch = [np.resize(array[start : start + size], (size, *array.shape[1:])) for array in rows]
+        batch = [_filled(array[start : start + size], size) for array in rows]
         parts.append(jax.tree.map(np.asarray, function(*batch)))
     return jax.tree.map(lambda *found: np.concatenate(found)[:count], *parts)

@@ -52,6 +52,8 @@ CASES: dict[str, tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]] = {
         lambda x, k: convolution(x, k, 1, 1),
         (normal(2, 13, 24, 96), normal(3, 3, 96, 176) / 30),
     ),
+    "3 x 3, four pixels at once": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 5, 8, 6), normal(3, 3, 6, 4))),
+    "3 x 3, two pixels at once": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 5, 4, 6), normal(3, 3, 6, 10))),
     "3 x 3, enlarged": (enlarged_convolution, (normal(2, 3, 4, 6), normal(3, 3, 6, 5))),
     "3 x 3, enlarged, one position": (enlarged_convolution, (normal(1, 1, 1, 4), normal(3, 3, 4, 5))),
     "3 x 3, enlarged, many outputs": (enlarged_convolution, (normal(1, 1, 2, 4), normal(3, 3, 4, 32))),
