@@ -41,7 +41,7 @@ from cns_jax.methods.base import Task
 from cns_jax.methods.cns import CNS
 from cns_jax.neurons import select
 from cns_jax.neurons.score import cross_attention_kernels, feature_norms
-from cns_jax.weights.folder import read_folder, write_weights
+from cns_jax.weights.folder import WEIGHT_FILES, read_folder, write_weights
 
 
 class Ours:
@@ -192,8 +192,7 @@ class Ours:
 
         def run() -> None:
             with TemporaryDirectory() as folder:
-                for part, weights in params.items():
-                    write_weights(Path(folder) / f"{part}.safetensors", weights, np.float16)
+                write_weights({Path(folder) / f"{part}.safetensors": params[part] for part in WEIGHT_FILES}, np.float16)
 
         return Workload(run, written=sum(2 * leaf.size for leaf in jax.tree.leaves(params)))
 

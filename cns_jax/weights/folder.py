@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Container, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,10 @@ def _fill(root: Path, pipeline: Pipeline, dtype: Any, write_tokenizer: Callable[
         "vae": {"_class_name": "AutoencoderKL"},
         "text_encoder": {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"},
     }
-    for part, file in WEIGHT_FILES.items():
+    for part in WEIGHT_FILES:
         config = {**pipeline.configs.get(part, {}), **heads[part], **config_dict(getattr(pipeline.model, part))}
-        write_component(root / part, file, config, pipeline.params[part], dtype)
+        _write_config(root / part, config)
+    write_weights({root / part / file: pipeline.params[part] for part, file in WEIGHT_FILES.items()}, dtype)
     (root / "scheduler").mkdir()
     write_json(root / "scheduler" / "scheduler_config.json", scheduler)
     if write_tokenizer is None:
@@ -173,11 +175,22 @@ def check_replaceable(root: Path, replaces: Container[str] = ()) -> None:
 
 def write_component(folder: Path, file: str, config: Mapping[str, Any], params: Any, dtype: Any) -> None:
     """One part of a folder: config.json and the weights."""
+    _write_config(folder, config)
+    write_weights({folder / file: params}, dtype)
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
-    write_weights(folder / file, params, dtype)
 
 
-def write_weights(file: Path, params: Any, dtype: Any) -> None:
-    """The weights of one part, under diffusers' names and in PyTorch's layout."""
-    save_file(tensors(flatten(params), dtype), file, {"format": "pt"})
+def write_weights(parts: Mapping[Path, Any], dtype: Any) -> None:
+    """File -> parameters, under diffusers' names and in PyTorch's layout; a part is converted while those before it are
+    written."""
+    with ThreadPoolExecutor() as pool:
+        writes = [
+            pool.submit(save_file, tensors(flatten(params), dtype), file, {"format": "pt"})
+            for file, params in parts.items()
+        ]
+    for write in writes:
+        write.result()
