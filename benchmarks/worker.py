@@ -17,6 +17,8 @@ from benchmarks.suites import Suite
 
 SIDES = {"cns_jax": "benchmarks.ours", "PyTorch": "benchmarks.torch_reference.workloads"}
 
+_PAUSE = 0.02  # seconds: threads of the side before still spin, for work that might come
+
 
 class Worker:
     """One workload of one side, in a process of its own, so that its memory is its own too."""
@@ -32,6 +34,7 @@ class Worker:
 
     def seconds(self) -> float:
         """Wall clock of one run, of one step where a run has several."""
+        time.sleep(_PAUSE)
         self._pipe.send("run")
         return self._answer()
 
