@@ -31,7 +31,7 @@ def cast(arrays: Sequence[np.ndarray], dtype: Any) -> list[np.ndarray]:
     cast in a few pieces, whose memory they share.
     """
     if np.dtype(dtype) != np.float16 or jax.default_backend() != "cpu":
-        return [array.astype(dtype, copy=False) for array in arrays]
+        return in_threads(lambda array: array.astype(dtype, copy=False), arrays)
     found = {i: array.astype(dtype, copy=False) for i, array in enumerate(arrays) if array.dtype != np.float32}
     pieces = _pieces({i: array.size for i, array in enumerate(arrays) if i not in found})
     halves = _to_half([_joined([arrays[i] for i in piece]) for piece in pieces])
