@@ -21,7 +21,7 @@ IMPORT_ALL = """
 import importlib, pkgutil, sys
 from absl import flags
 
-# importing them fails, as where only the package is installed; tensorboardX takes torch where it finds it
+# importing them fails, as where only the package is installed
 sys.modules.update(dict.fromkeys(("torch", "diffusers")))
 import cns_jax
 
@@ -42,6 +42,24 @@ def test_every_module_imports_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     assert {"cns_jax.train", "cns_jax.nn.unet"} <= set(done.stdout.split())
+
+
+LOG_A_ROW = """
+import sys
+from pathlib import Path
+from cns_jax.engine.progress import Metrics
+
+metrics = Metrics(Path(sys.argv[1]))
+metrics.write("cat", 1, {"loss": 0.5})
+metrics.close()
+assert "torch" not in sys.modules
+"""
+
+
+def test_logging_does_not_load_torch(tmp_path: Path) -> None:
+    """It takes a second of a run that has no use for it."""
+    subprocess.run([sys.executable, "-c", LOG_A_ROW, str(tmp_path)], cwd=ROOT, check=True)
+    assert list((tmp_path / "tensorboard").iterdir())
 
 
 def test_runtime_requirements_name_no_torch() -> None:

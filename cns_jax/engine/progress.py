@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +30,8 @@ class Metrics:
 
     @cached_property
     def _writer(self) -> SummaryWriter:
-        from tensorboardX import SummaryWriter  # imports PyTorch where there is one: seconds, so after the first steps
+        with _as_if_missing("torch"):  # which tensorboardX imports where it finds it: a second or more for nothing
+            from tensorboardX import SummaryWriter
 
         return SummaryWriter(str(self.path.with_name("tensorboard")))
 
@@ -53,6 +56,19 @@ class Metrics:
         """Flush TensorBoard's files."""
         if "_writer" in vars(self):
             self._writer.close()
+
+
+@contextmanager
+def _as_if_missing(package: str) -> Iterator[None]:
+    """Imports of a package that is not loaded yet fail in the block, as where it is not installed."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def _later(line: str, part: str, step: int) -> bool:
