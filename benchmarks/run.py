@@ -18,7 +18,8 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from benchmarks.machine import FreeMemory, provenance
+from benchmarks.free_memory import FreeMemory
+from benchmarks.machine import provenance
 from benchmarks.runs import keep
 from benchmarks.speed_table import KEY, rate, table
 from benchmarks.suites import NAMES, SUITES, Suite, model_folder

@@ -61,15 +61,15 @@ def load(
     """
     check(stored, target, file)
     kept, broken, found = {}, [], Fingerprint()
-    for name, shape in ((name, leaf.shape) for name, leaf in flatten(target).items()):
+    for name, leaf in flatten(target).items():
         key = file_key(name)
-        tensor = stored[key].read().reshape(file_shape(name, shape))
+        tensor = stored[key].read().reshape(file_shape(name, leaf.shape))
         if not np.isfinite(tensor).all():
             broken.append(key)
         as_stored = from_file(name, tensor)
-        leaf = in_c_order(as_stored)
-        found.add(name, leaf)
-        kept[name] = keep(prefix + name, leaf) if keep else as_stored
+        array = in_c_order(as_stored)
+        found.add(name, array)
+        kept[name] = keep(prefix + name, array) if keep else as_stored
     if broken:
         raise WeightsMismatch(
             f"{file}: {_row('with NaN or infinity', broken)}. The file is damaged or was saved mid-divergence"
