@@ -131,7 +131,7 @@ class Ours:
 
         def loss(trainable: Any, base: Any, data: ConceptData, key: jax.Array) -> jax.Array:
             batch = draw(counted, key, jnp.asarray(0), data)
-            return denoising_loss(counted, base, trainable, batch, key, jnp.asarray(0))[0]
+            return denoising_loss(counted, base, trainable, batch)[0]
 
         work = flops(jax.grad(loss), trainable, self.params, data, key)
         states = [replicate(self.mesh, initial_state(method, trainable, plan))]

@@ -48,11 +48,17 @@ class ConceptData(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One training batch. latents_bhwc: scaled; ids_bl: int32; weight_b: weight of each image's loss."""
+    """One training batch, and all that is random about its loss.
+
+    latents_bhwc: scaled; ids_bl: int32; weight_b: weight of each image's loss; noise_bhwc: what is added at
+    timesteps_b (int32).
+    """
 
     latents_bhwc: jax.Array
     ids_bl: jax.Array
     weight_b: jax.Array
+    noise_bhwc: jax.Array
+    timesteps_b: jax.Array
 
 
 class Trainable(NamedTuple):

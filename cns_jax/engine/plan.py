@@ -100,13 +100,14 @@ def step_cost(settings: RunSettings, source: Source) -> StepCost:
         shape((images, *latents), jnp.float32),
         shape((images, model.text_encoder.max_position_embeddings), jnp.int32),
         shape((images,), jnp.float32),
+        shape((images, *latents), jnp.float32),
+        shape((images,), jnp.int32),
     )
-    key = jax.eval_shape(lambda: jax.random.key(0))
 
-    def loss(trainable: Trainable, base: Any, batch: Batch, key: jax.Array) -> jax.Array:
-        return denoising_loss(spec, base, trainable, batch, key, jnp.int32(0))[0]
+    def loss(trainable: Trainable, base: Any, batch: Batch) -> jax.Array:
+        return denoising_loss(spec, base, trainable, batch)[0]
 
-    arguments = (trainable, base, batch, key)
+    arguments = (trainable, base, batch)
     work = flops(jax.grad(loss), *arguments)
     return StepCost(work, _saved_bytes(loss, arguments), _bytes(base), count(trainable.kernels) * _KERNEL_BYTES)
 

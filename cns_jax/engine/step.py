@@ -20,7 +20,7 @@ from cns_jax.core.types import Batch, ConceptData, Frozen, Trainable, TrainState
 from cns_jax.diffusion.schedule import Schedule, add_noise, min_snr_weights, target
 from cns_jax.methods.base import Method
 from cns_jax.nn.model import Model
-from cns_jax.nn.vae import sample_moments
+from cns_jax.nn.vae import at_noise
 
 Logs = dict[str, jax.Array]
 """Named scalars of a step."""
@@ -47,31 +47,36 @@ class StepSpec:
 def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> Batch:
     """The batch of a step: concept views (VAE samples of cached moments), then prior images.
 
-    Every device draws all of it; split over devices, the two parts would have to be moved to where their rows lie.
+    What is random comes from two draws, since each one is a loop of integer arithmetic of its own to compile. Every
+    device draws all of it; split over devices, the two parts would have to be moved to where their rows lie.
     """
-    view = jax.random.randint(stream(key, "view", step), (spec.batch,), 0, data.views)
-    z = sample_moments(stream(key, "moments", step), data.moments_vhwc[view]) * spec.model.vae.scaling_factor
-    if spec.prior_batch == 0:
-        return Batch(z, data.ids_vl[view], jnp.full(spec.batch, 1.0 / spec.batch))
-    prior = jax.random.randint(stream(key, "prior", step), (spec.prior_batch,), 0, data.priors)
-    weights = (
-        jnp.full(spec.batch, 1.0 / spec.batch),
-        jnp.full(spec.prior_batch, spec.method.prior_weight / spec.prior_batch),
-    )
-    parts = (z, data.prior_nhwc[prior]), (data.ids_vl[view], data.prior_ids_nl[prior]), weights
-    return Batch(*everywhere(spec.mesh, [jnp.concatenate(part) for part in parts]))
+    count = spec.batch + spec.prior_batch
+    share_u = jax.random.uniform(stream(key, "picks", step), (2 * count,))  # [0, 1): below `of` when multiplied by it
+    pick = lambda part_u, of: (part_u * of).astype(jnp.int32)  # noqa: E731
+    view, prior, time = jnp.split(share_u, (spec.batch, count))
+    *_, height, width, twice = data.moments_vhwc.shape
+    noise = jax.random.normal(stream(key, "noise", step), (spec.batch + count, height, width, twice // 2))
+    view = pick(view, data.views)
+    z = at_noise(data.moments_vhwc[view], noise[: spec.batch]) * spec.model.vae.scaling_factor
+    latents, ids, weights = z, data.ids_vl[view], jnp.full(spec.batch, 1.0 / spec.batch)
+    if spec.prior_batch:
+        prior = pick(prior, data.priors)
+        latents = jnp.concatenate((latents, data.prior_nhwc[prior]))
+        ids = jnp.concatenate((ids, data.prior_ids_nl[prior]))
+        weight = spec.method.prior_weight / spec.prior_batch
+        weights = jnp.concatenate((weights, jnp.full(spec.prior_batch, weight)))
+    time = pick(time, spec.schedule.num_train_timesteps)
+    return Batch(*everywhere(spec.mesh, (latents, ids, weights, noise[spec.batch :], time)))
 
 
 def denoising_loss(
-    spec: StepSpec, base: Mapping[str, Any], trainable: Trainable, batch: Batch, key: jax.Array, step: jax.Array
+    spec: StepSpec, base: Mapping[str, Any], trainable: Trainable, batch: Batch
 ) -> tuple[jax.Array, Logs]:
     """Eq. 8 without L_reg: the noise-prediction loss on concept images plus prior_weight times that on priors.
 
     spec.snr_gamma > 0 weighs timesteps (`min_snr_weights`); the logged parts stay unweighted.
     """
-    count = batch.latents_bhwc.shape[0]
-    t = jax.random.randint(stream(key, "time", step), (count,), 0, spec.schedule.num_train_timesteps)
-    noise = jax.random.normal(stream(key, "noise", step), batch.latents_bhwc.shape)
+    count, t, noise = batch.latents_bhwc.shape[0], batch.timesteps_b, batch.noise_bhwc
     noisy = over_data(spec.mesh, add_noise(spec.schedule, batch.latents_bhwc, noise, t))
     text = spec.model.encode_text(base["text_encoder"], over_data(spec.mesh, batch.ids_bl), trainable.rows_rd)
     unet = spec.method.weights(base, trainable)
@@ -90,8 +95,7 @@ def one_step(
     spec: StepSpec, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array
 ) -> tuple[TrainState, Logs]:
     """One optimizer step; pure."""
-    batch = draw(spec, key, state.step, data)
-    loss = partial(denoising_loss, spec, frozen.base, batch=batch, key=key, step=state.step)
+    loss = partial(denoising_loss, spec, frozen.base, batch=draw(spec, key, state.step, data))
     with rows_over(spec.mesh):
         (value, logs), gradient = jax.value_and_grad(lambda t: loss(trainable=t), has_aux=True)(state.trainable)
     transform = spec.method.optimizer(frozen.plan)

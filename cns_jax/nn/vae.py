@@ -179,6 +179,12 @@ class AutoencoderKL(nn.Module):
 
 
 def sample_moments(key: jax.Array, moments_bhwc: jax.Array) -> jax.Array:
-    """A draw z = mean + std * noise from the encoder's Gaussian, unscaled, (b, h, w, latent channels)."""
+    """A draw from the encoder's Gaussian, unscaled, (b, h, w, latent channels)."""
+    shape = (*moments_bhwc.shape[:-1], moments_bhwc.shape[-1] // 2)
+    return at_noise(moments_bhwc, jax.random.normal(key, shape, moments_bhwc.dtype))
+
+
+def at_noise(moments_bhwc: jax.Array, noise_bhwc: jax.Array) -> jax.Array:
+    """z = mean + std * noise of the encoder's Gaussian; half the channels of the moments."""
     mean, logvar = jnp.split(moments_bhwc, 2, axis=-1)
-    return mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape, mean.dtype)
+    return mean + jnp.exp(0.5 * logvar) * noise_bhwc

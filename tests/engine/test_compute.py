@@ -29,14 +29,14 @@ def gradient(model: Path, folder: Path, compute: str, remat: bool) -> tuple[floa
     spec = StepSpec(studio.model, settings.method, studio.schedule, studio.mesh, 3, 1, 0.0)
     rng = np.random.default_rng(0)
     ids = studio.vocabulary.encode(["a photo of a <a> cat"] * 4)
-    latents = rng.normal(size=(4, *studio.model.latent_shape(16, 16)))
-    batch = Batch(jnp.asarray(latents, jnp.float32), jnp.asarray(ids), jnp.full(4, 0.25))
+    latents, noise = (jnp.asarray(rng.normal(size=(4, *studio.model.latent_shape(16, 16))), jnp.float32) for _ in "zn")
+    batch = Batch(latents, jnp.asarray(ids), jnp.full(4, 0.25), noise, jnp.asarray([50, 300, 600, 900]))
     rows = jnp.asarray(rng.normal(size=(5, 32)) * 0.02, jnp.float32)
     trainable = Trainable(cross_attention_kernels(studio.params["unet"]), rows)
 
     @jax.jit
     def value(trainable: Trainable):
-        return denoising_loss(spec, studio.params, trainable, batch, jax.random.key(0), jnp.int32(0))[0]
+        return denoising_loss(spec, studio.params, trainable, batch)[0]
 
     loss, found = jax.value_and_grad(value)(trainable)
     return float(loss), found, studio

@@ -17,7 +17,6 @@ from benchmarks.torch_reference.lesson import Lesson, Rates, TorchBatch
 from benchmarks.torch_reference.networks import cumulative_alphas, load_networks
 from benchmarks.torch_reference.selection import concept_neurons, feature_norms
 from cns_jax.core.mesh import make_mesh
-from cns_jax.core.rng import stream
 from cns_jax.core.tree import flatten
 from cns_jax.core.types import ConceptData, Frozen, Trainable
 from cns_jax.engine.step import StepSpec, denoising_loss, draw, initial_state, train_steps
@@ -50,12 +49,9 @@ class Oracle(NamedTuple):
         """Our batch of this step with its noise and timesteps, for PyTorch; and our lesson's key."""
         key = jax.random.key(5)
         batch = draw(self.spec, key, jnp.asarray(step), self.data)
-        shape = batch.latents_bhwc.shape
-        t = jax.random.randint(stream(key, "time", step), shape[:1], 0, self.spec.schedule.num_train_timesteps)
-        noise = jax.random.normal(stream(key, "noise", step), shape)
         nchw = lambda x: torch.tensor(np.asarray(x).transpose(0, 3, 1, 2))  # noqa: E731
-        ids, weight = (torch.tensor(np.asarray(x)) for x in (batch.ids_bl, batch.weight_b))
-        return TorchBatch(nchw(batch.latents_bhwc), ids.long(), weight, nchw(noise), torch.tensor(np.asarray(t))), key
+        ids, weight, t = (torch.tensor(np.asarray(x)) for x in (batch.ids_bl, batch.weight_b, batch.timesteps_b))
+        return TorchBatch(nchw(batch.latents_bhwc), ids.long(), weight, nchw(batch.noise_bhwc), t), key
 
 
 def to_torch(tree, dtype=np.float32) -> dict[str, torch.Tensor]:
@@ -123,7 +119,7 @@ def test_masks_are_equal(oracle):
 def test_loss_and_gradients_agree(oracle):
     """Of the first step, L_reg's part included."""
     batch, key = oracle.batch(0)
-    of = partial(denoising_loss, oracle.spec, oracle.base, key=key, step=jnp.asarray(0))
+    of = partial(denoising_loss, oracle.spec, oracle.base)
     ours_batch = draw(oracle.spec, key, jnp.asarray(0), oracle.data)
     (loss, _), gradient = jax.jit(jax.value_and_grad(lambda t: of(t, ours_batch), has_aux=True))(oracle.trainable)
     plan = oracle.plan
