@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from cns_jax.nn.config import read_config
 from cns_jax.nn.formulations import dot_product_attention, gelu
-from cns_jax.nn.layers import Dense, Dtype
+from cns_jax.nn.layers import Dense, Dtype, LayerNorm
 
 _ACTIVATIONS = {
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
@@ -107,7 +107,7 @@ class EncoderLayer(nn.Module):
     @nn.compact
     def __call__(self, x_blc: jax.Array, mask_qk: jax.Array | None) -> jax.Array:
         c = self.config
-        norm = lambda name: nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype, name=name)  # noqa: E731
+        norm = lambda name: LayerNorm(c.layer_norm_eps, self.dtype, name=name)  # noqa: E731
         attention = SelfAttention(c.num_attention_heads, self.dtype, name="self_attn")
         x_blc = x_blc + attention(norm("layer_norm1")(x_blc), mask_qk)
         mlp = MLP(c.intermediate_size, c.hidden_act, self.dtype, name="mlp")
@@ -156,7 +156,7 @@ class TextTransformer(nn.Module):
         x = TextEmbeddings(self.config, name="embeddings")(ids_bl, concept_rows_rd)
         x = x if self.dtype is None else x.astype(self.dtype)
         x = Encoder(self.config, self.dtype, name="encoder")(x, jnp.tril(jnp.ones((length, length), bool)))
-        return nn.LayerNorm(epsilon=self.config.layer_norm_eps, dtype=self.dtype, name="final_layer_norm")(x)
+        return LayerNorm(self.config.layer_norm_eps, self.dtype, name="final_layer_norm")(x)
 
 
 class CLIPTextModel(nn.Module):
@@ -213,7 +213,7 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, images_bhwc: jax.Array) -> jax.Array:
-        norm = lambda name: nn.LayerNorm(epsilon=self.config.layer_norm_eps, dtype=self.dtype, name=name)  # noqa: E731
+        norm = lambda name: LayerNorm(self.config.layer_norm_eps, self.dtype, name=name)  # noqa: E731
         x = VisionEmbeddings(self.config, self.dtype, name="embeddings")(images_bhwc)
         x = norm("pre_layrnorm")(x)  # sic: the checkpoints carry the misspelling
         x = Encoder(self.config, self.dtype, name="encoder")(x)

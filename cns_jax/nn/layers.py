@@ -13,7 +13,7 @@ import numpy as np
 from cns_jax.core.mesh import of_whole_kernel
 from cns_jax.core.platform import NOTHING, platform
 from cns_jax.nn.convolutions import convolution, enlarged_convolution
-from cns_jax.nn.formulations import group_norm, linear
+from cns_jax.nn.formulations import group_norm, layer_norm, linear
 
 Dtype = jnp.dtype | None
 
@@ -92,6 +92,21 @@ class GroupNorm(nn.Module):
         x_bnc, scale, bias = (a.astype(jnp.float32) for a in (x_bhwc.reshape(b, -1, c), scale, bias))
         out = group_norm(x_bnc, scale, bias, self.groups, self.epsilon)
         return out.reshape(x_bhwc.shape).astype(self.dtype or x_bhwc.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Normalization over the last axis, in float32."""
+
+    epsilon: float
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (c,))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        x_nc, scale, bias = (a.astype(jnp.float32) for a in (x.reshape(-1, c), scale, bias))
+        return layer_norm(x_nc, scale, bias, self.epsilon).reshape(x.shape).astype(self.dtype or x.dtype)
 
 
 def timestep_embedding(t_b: jax.Array, width: int, flip_sin_to_cos: bool, freq_shift: float) -> jax.Array:

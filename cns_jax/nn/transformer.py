@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from cns_jax.nn.attention import Attention
 from cns_jax.nn.formulations import gelu
-from cns_jax.nn.layers import Conv, Dense, Dtype, GroupNorm, repeated
+from cns_jax.nn.layers import Conv, Dense, Dtype, GroupNorm, LayerNorm, repeated
 
 
 class FeedForward(nn.Module):
@@ -36,7 +36,7 @@ class BasicTransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x_blc: jax.Array, text_bkd: jax.Array, detach_begin: bool) -> jax.Array:
-        norm = lambda name: nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)  # noqa: E731
+        norm = lambda name: LayerNorm(1e-5, self.dtype, name=name)  # noqa: E731
         attention = lambda name: Attention(  # noqa: E731
             self.heads, self.channels // self.heads, self.channels, dtype=self.dtype, name=name
         )
