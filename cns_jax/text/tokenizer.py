@@ -1,7 +1,7 @@
 """CLIP's tokenizer as transformers reads it, and the files it is made of.
 
-Token ids come from transformers' CLIPTokenizer; after loading, only its `tokenizers` backend is kept, so
-neither loading nor encoding needs torch.
+Token ids come from transformers' CLIPTokenizer, of which only the `tokenizers` backend is kept, so neither loading nor
+encoding needs torch. Where that backend lies in the folder (tokenizer.json), transformers is not imported either.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BOS = "<|startoftext|>"
 EOS = "<|endoftext|>"
 CLIP_MAX_LENGTH = 77
+_ENDLESS = 1_000_000
 
 Merges = Sequence[tuple[str, str]]
 
@@ -94,20 +95,45 @@ class Tokenizer:
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:
-    """Read a CLIP tokenizer folder (vocab.json + merges.txt, or tokenizer.json) with transformers.
+    """Read a CLIP tokenizer folder: vocab.json and merges.txt with transformers, or tokenizer.json by itself, which
+    saves the second that importing transformers takes.
 
     Raises TokenizerFilesError if a file is missing or the folder holds another kind of tokenizer.
     """
     directory = Path(directory)
     _check_folder(directory)
+    return _of_one_file(directory) or _of_transformers(directory)
+
+
+def _of_one_file(directory: Path) -> Tokenizer | None:
+    """None unless the folder says all of it: the backend, and in tokenizer_config.json the rest."""
+    file, config = directory / "tokenizer.json", directory / "tokenizer_config.json"
+    if not (file.is_file() and config.is_file()):
+        return None
+    told = json.loads(config.read_text(encoding="utf-8"))
+    names = [told.get(name) for name in ("bos_token", "eos_token", "pad_token")]
+    special = [name.get("content") if isinstance(name, dict) else name for name in names]
+    length = told.get("model_max_length")
+    if not all(isinstance(name, str) for name in special) or not isinstance(length, int) or length > _ENDLESS:
+        return None
+    import tokenizers
+
+    return _tokenizer(tokenizers.Tokenizer.from_file(str(file)), *special, length)
+
+
+def _of_transformers(directory: Path) -> Tokenizer:
     loaded = clip_tokenizer_class().from_pretrained(str(directory), local_files_only=True)
     # transformers answers a missing model_max_length with 1e30
-    max_length = loaded.model_max_length if loaded.model_max_length < 1_000_000 else CLIP_MAX_LENGTH
+    max_length = int(loaded.model_max_length) if loaded.model_max_length < _ENDLESS else CLIP_MAX_LENGTH
     # a deep copy: transformers wraps the backend's decode and sets its truncation and padding between calls
     backend = copy.deepcopy(loaded.backend_tokenizer)
+    return _tokenizer(backend, loaded.bos_token, loaded.eos_token, loaded.pad_token, max_length)
+
+
+def _tokenizer(backend: tokenizers.Tokenizer, bos: str, eos: str, pad: str, max_length: int) -> Tokenizer:
     backend.no_truncation()
     backend.no_padding()
-    return Tokenizer(backend, loaded.bos_token, loaded.eos_token, loaded.pad_token, int(max_length))
+    return Tokenizer(backend, bos, eos, pad, max_length)
 
 
 def clip_tokenizer_class() -> Any:
@@ -151,7 +177,8 @@ def write_tokenizer(
     max_length: int = CLIP_MAX_LENGTH,
     added: Mapping[str, int] | None = None,
 ) -> None:
-    """Write a CLIP tokenizer folder as SD checkpoints have it, for any version of transformers.
+    """Write a CLIP tokenizer folder as SD checkpoints have it, for any version of transformers: without
+    tokenizer.json, whose form changes.
 
     added: token -> id of tokens on top of `vocab`; the ids must continue from len(vocab) without a gap.
     """
@@ -160,6 +187,7 @@ def write_tokenizer(
         raise ValueError(f"added tokens must have the ids from {len(vocab)} on without a gap, got {added}")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / "tokenizer.json").unlink(missing_ok=True)  # of what was there; it would be read first
     # plain strings: transformers 5 refuses dicts here as soon as added_tokens_decoder is present
     special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": pad_token}
     config: dict[str, Any] = {"tokenizer_class": "CLIPTokenizer", "model_max_length": max_length, **special}

@@ -26,7 +26,7 @@ def train_tokenizer(
     max_length: int = 32,
     words: Sequence[str] = (),
 ) -> Tokenizer:
-    """Train on `captions`, write a tokenizer folder and load it.
+    """Train on `captions`, write a tokenizer folder, tokenizer.json included, and load it.
 
     The ids are CLIP's order: 256 bytes, 256 bytes with </w>, the merges by rank, begin and end of text last;
     padding is the end of text. There are at most `vocab_size` ids, fewer only if the captions run out of
@@ -44,7 +44,9 @@ def train_tokenizer(
     vocab = dict.fromkeys(symbols) | dict.fromkeys(a + b for a, b in merges) | dict.fromkeys((BOS, EOS))
     ids = {token: i for i, token in enumerate(vocab)}
     write_tokenizer(directory, ids, merges, pad_token=EOS, max_length=max_length)
-    return load_tokenizer(directory)
+    loaded = load_tokenizer(directory)
+    loaded.backend.save(str(directory / "tokenizer.json"), pretty=False)
+    return loaded
 
 
 def _byte_symbols() -> list[str]:

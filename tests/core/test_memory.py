@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
+import weakref
 
 import pytest
+
+from cns_jax.core.memory import collect_seldom
 
 _TRIES = """
 import resource
@@ -35,3 +39,24 @@ def faults(start: str) -> int:
 def test_a_second_call_finds_its_temporaries_memory() -> None:
     kept = faults("from cns_jax.core.memory import keep_memory; keep_memory()")
     assert kept < 1000 < faults("")
+
+
+def test_cycles_are_still_collected_but_not_looked_for_among_what_is_there() -> None:
+    class Node:
+        def __init__(self) -> None:
+            self.itself = self
+
+    before = gc.get_threshold()
+    try:
+        collect_seldom()
+        assert gc.get_freeze_count() > 10_000
+        first = weakref.ref(Node())
+        for _ in range(1000):
+            Node()
+        assert first() is not None
+        for _ in range(60_000):
+            Node()
+        assert first() is None
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

@@ -11,6 +11,7 @@ import gzip
 import itertools
 import random
 import re
+import shutil
 import unicodedata
 import warnings
 from collections.abc import Sequence
@@ -205,6 +206,16 @@ def test_ids_are_those_of_openai(clip, theirs, reference, kind):
     short = [p for p in prompts if len(clip.ids(p)) <= ROOM]
     rows = [[49406, *reference(p), 49407, *[49407] * (ROOM - len(reference(p)))] for p in short]
     np.testing.assert_array_equal(vocabulary.encode(short), rows)
+
+
+def test_one_file_gives_the_same_ids(clip, clip_folder, tmp_path):
+    shutil.copytree(clip_folder, tmp_path, dirs_exist_ok=True)
+    clip.backend.save(str(tmp_path / "tokenizer.json"))
+    read = load_tokenizer(tmp_path)
+    both = Vocabulary(clip, NEW), Vocabulary(read, NEW)
+    for prompt in itertools.chain(*CORPUS.values()):
+        assert both[0].token_ids(prompt) == both[1].token_ids(prompt)
+    assert (read.size, read.pad_id, read.max_length) == (clip.size, clip.pad_id, clip.max_length)
 
 
 def test_composed_and_decomposed_accents_are_one_text(clip, reference):

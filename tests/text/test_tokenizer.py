@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -66,15 +67,33 @@ def test_training_is_repeatable(tmp_path):
     text = [" ".join(random.choice(words, 8)) for _ in range(200)]
     for run in ("first", "second", "third"):
         train_tokenizer(text, tmp_path / run, words=WORDS)
-    for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"):
+    files = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+    for name in files:
         assert len({(tmp_path / run / name).read_bytes() for run in ("first", "second", "third")}) == 1
 
 
 def test_written_again_it_is_the_same(tiny, tmp_path):
     vocab, merges, added = bpe_tables(tiny)
+    (tmp_path / "tokenizer.json").write_text("of another tokenizer")
     write_tokenizer(tmp_path, vocab, merges, max_length=32, added=added)
     again = load_tokenizer(tmp_path)
     assert [again.ids(t) for t in OPEN] == [tiny.ids(t) for t in OPEN]
+    assert again.backend.to_str() == tiny.backend.to_str()  # transformers', and what tokenizers read by itself
+
+
+@pytest.mark.parametrize(
+    "lacks",
+    [{"pad_token": None}, {"model_max_length": 10**30}, {"bos_token": None}],
+    ids=lambda value: next(iter(value)),
+)
+def test_what_the_one_file_does_not_say_transformers_does(tiny_folder, tiny, tmp_path, lacks):
+    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "special_tokens_map.json").unlink()
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text()) | lacks
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+    read = load_tokenizer(tmp_path)
+    assert (read.bos_token, read.pad_token) == (tiny.bos_token, tiny.pad_token)
+    assert read.max_length == (77 if "model_max_length" in lacks else 32)
 
 
 def test_added_ids_without_gap(tiny, tmp_path):
@@ -108,19 +127,29 @@ def test_another_kind_of_tokenizer_is_refused(tmp_path):
 
 SCRIPT = """
 import sys
-if {hide}: sys.modules["torch"] = None
+for name in {hide}: sys.modules[name] = None
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
-assert "transformers" not in sys.modules
+assert sys.modules.get("transformers") is None
 ids = Vocabulary(load_tokenizer({folder!r}), ("<cat1>",)).encode(["a photo of <cat1> cat"])
 assert ids.shape == (1, 32)
 assert sys.modules.get("torch") is None, "torch was imported"
 """
 
 
-@pytest.mark.parametrize("hide", [False, True], ids=["torch installed or not", "torch absent"])
-def test_no_torch_at_run_time(tiny_folder, hide):
-    script = SCRIPT.format(hide=hide, folder=str(tiny_folder))
+@pytest.mark.parametrize("hide", [[], ["torch"]], ids=["torch installed or not", "torch absent"])
+def test_no_torch_at_run_time(tiny_folder, tmp_path, hide):
+    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tokenizer.json").unlink()
+    runs(SCRIPT.format(hide=hide, folder=str(tmp_path)))
+
+
+def test_one_file_needs_no_transformers(tiny_folder):
+    """Whose import takes a second of every start."""
+    runs(SCRIPT.format(hide=["transformers", "torch"], folder=str(tiny_folder)))
+
+
+def runs(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "PyTorch" not in done.stderr
