@@ -112,13 +112,15 @@ def _of_one_file(directory: Path) -> Tokenizer | None:
         return None
     told = json.loads(config.read_text(encoding="utf-8"))
     names = [told.get(name) for name in ("bos_token", "eos_token", "pad_token")]
-    special = [name.get("content") if isinstance(name, dict) else name for name in names]
+    bos, eos, pad = (name.get("content") if isinstance(name, dict) else name for name in names)
     length = told.get("model_max_length")
-    if not all(isinstance(name, str) for name in special) or not isinstance(length, int) or length > _ENDLESS:
+    if not (isinstance(bos, str) and isinstance(eos, str) and isinstance(pad, str) and isinstance(length, int)):
+        return None
+    if length > _ENDLESS:
         return None
     import tokenizers
 
-    return _tokenizer(tokenizers.Tokenizer.from_file(str(file)), *special, length)
+    return _tokenizer(tokenizers.Tokenizer.from_file(str(file)), bos, eos, pad, length)
 
 
 def _of_transformers(directory: Path) -> Tokenizer:

@@ -45,7 +45,7 @@ def train_tokenizer(
     ids = {token: i for i, token in enumerate(vocab)}
     write_tokenizer(directory, ids, merges, pad_token=EOS, max_length=max_length)
     loaded = load_tokenizer(directory)
-    loaded.backend.save(str(directory / "tokenizer.json"), pretty=False)
+    loaded.backend.save(str(Path(directory) / "tokenizer.json"), pretty=False)
     return loaded
 
 
