@@ -32,6 +32,9 @@ _KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np
 _OUTPUTS = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32)
 _REVERSED = [3, 1, 2, 0]  # the order of a reversed kernel's products
 
+# of a pixel's first copy and of its second: two taps, each the sum of a kernel's three that fall on the same pixel
+_COPIES = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+
 
 def convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
     """A convolution with `pad` zeros on every side.
@@ -71,29 +74,55 @@ def enlarged_convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array
     b, h, w, _ = x_bhwc.shape
     if platform() == "cpu" and b * h * w >= kernel_hwio.shape[-1] // _ADDED:
         return _enlarged_traced(x_bhwc, kernel_hwio)
-    whole = jnp.broadcast_to(x_bhwc[:, :, None, :, None], (b, h, 2, w, 2, x_bhwc.shape[-1]))
-    return convolution(whole.reshape(b, 2 * h, 2 * w, -1), kernel_hwio, 1, 1)
+    return convolution(_repeated(x_bhwc), kernel_hwio, 1, 1)
 
 
+@jax.custom_vjp
 def _enlarged_of_four(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
     b, h, w, _ = x_bhwc.shape
     rows = []
-    for i, of_rows in enumerate(_taps(kernel_hwio, 0)):
+    for i in range(2):
         parts = [
-            lax.conv_general_dilated(x_bhwc, taps, (1, 1), ((1 - i, i), (1 - j, j)), dimension_numbers=_NHWC)
-            for j, taps in enumerate(_taps(of_rows, 1))
-        ]
+            lax.conv_general_dilated(
+                x_bhwc, _added(kernel_hwio, _COPIES[i], _COPIES[j]), (1, 1), ((1 - i, i), (1 - j, j)),
+                dimension_numbers=_NHWC,
+            )
+            for j in range(2)
+        ]  # fmt: skip
         rows.append(jnp.stack(parts, axis=3))
     return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
 
 
+def _added(kernel_hwio: jax.Array, of_rows: np.ndarray, of_columns: np.ndarray) -> jax.Array:
+    """The kernel whose rows and columns are these sums of its rows and columns; a product, so nothing to compile."""
+    sums = jnp.asarray(np.kron(of_rows, of_columns), kernel_hwio.dtype) @ kernel_hwio.reshape(9, -1)
+    return sums.reshape(len(of_rows), len(of_columns), *kernel_hwio.shape[2:])
+
+
+def _enlarged_forward(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _enlarged_of_four(x_bhwc, kernel_hwio), (x_bhwc, kernel_hwio)
+
+
+def _enlarged_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A pixel's gradient is of the 4 x 4 around its copies, all taps in one convolution that steps over copies."""
+    x_bhwc, kernel_hwio = kept
+    taps = np.concatenate(_COPIES)[_REVERSED]
+    x = lax.conv_general_dilated(
+        gradient_bhwo, _added(kernel_hwio, taps, taps), (2, 2), ((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWOI", "NHWC"),
+    )  # fmt: skip
+    _, pull = jax.vjp(lambda kernel: convolution(_repeated(x_bhwc), kernel, 1, 1), kernel_hwio)
+    return x, pull(gradient_bhwo)[0]
+
+
+_enlarged_of_four.defvjp(_enlarged_forward, _enlarged_backward)
 _enlarged_traced = jax.jit(_enlarged_of_four)
 
 
-def _taps(kernel_hwio: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """Of the first and of the second of a pixel's two copies: what falls on the pixel itself meets it twice."""
-    before, at, after = jnp.split(kernel_hwio, 3, axis)
-    return jnp.concatenate([before, at + after], axis), jnp.concatenate([before + at, after], axis)
+def _repeated(x_bhwc: jax.Array) -> jax.Array:
+    """Every pixel four times."""
+    b, h, w, c = x_bhwc.shape
+    return jnp.broadcast_to(x_bhwc[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 
 def _unfolds(x_bhwc: jax.Array) -> bool:
@@ -210,7 +239,7 @@ def _tiles(x_bhwc: jax.Array, order: list[int]) -> jax.Array:
     def pixels(down: np.ndarray, right: np.ndarray) -> jax.Array:
         away = down[order][:, None] * (w + 2) + right[order][None]
         at = corner + away.astype(np.int32)[:, :, None, None, None]
-        return padded_nc.at[at].get(mode="promise_in_bounds")
+        return padded_nc.at[at].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
     def of_columns(down: np.ndarray) -> jax.Array:
         return pixels(down, _ONE) + _SIGN[order][None, :, None, None, None, None] * pixels(down, _OTHER)
