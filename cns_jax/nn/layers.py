@@ -15,7 +15,7 @@ from flax.errors import ScopeParamShapeError
 from cns_jax.core.mesh import of_whole_kernel
 from cns_jax.core.platform import NOTHING, platform
 from cns_jax.nn.convolutions import convolution, enlarged_convolution
-from cns_jax.nn.formulations import group_norm, layer_norm, linear
+from cns_jax.nn.formulations import group_norm, layer_norm, linear, silu
 
 Dtype = jnp.dtype | None
 
@@ -139,7 +139,7 @@ class TimestepMLP(nn.Module):
 
     @nn.compact
     def __call__(self, emb_bc: jax.Array) -> jax.Array:
-        hidden = nn.silu(Dense(self.width, True, self.dtype, name="linear_1")(emb_bc))
+        hidden = silu(Dense(self.width, True, self.dtype, name="linear_1")(emb_bc))
         return Dense(self.width, True, self.dtype, name="linear_2")(hidden)
 
 
@@ -154,11 +154,11 @@ class ResnetBlock(nn.Module):
     @nn.compact
     def __call__(self, x_bhwc: jax.Array, temb_bc: jax.Array | None = None) -> jax.Array:
         norm = lambda name: GroupNorm(self.groups, self.epsilon, self.dtype, name=name)  # noqa: E731
-        h = Conv(self.channels, 3, self.dtype, name="conv1")(nn.silu(norm("norm1")(x_bhwc)))
+        h = Conv(self.channels, 3, self.dtype, name="conv1")(silu(norm("norm1")(x_bhwc)))
         if temb_bc is not None:
-            shift_bc = Dense(self.channels, True, self.dtype, name="time_emb_proj")(nn.silu(temb_bc))
+            shift_bc = Dense(self.channels, True, self.dtype, name="time_emb_proj")(silu(temb_bc))
             h = h + repeated(shift_bc, len(h))[:, None, None]
-        h = Conv(self.channels, 3, self.dtype, name="conv2")(nn.silu(norm("norm2")(h)))
+        h = Conv(self.channels, 3, self.dtype, name="conv2")(silu(norm("norm2")(h)))
         if x_bhwc.shape[-1] != self.channels:
             x_bhwc = Conv(self.channels, 1, self.dtype, name="conv_shortcut")(x_bhwc)
         return x_bhwc + h

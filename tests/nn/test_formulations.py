@@ -17,7 +17,7 @@ from cns_jax.core.mesh import ROWS, make_mesh, rows_over
 from cns_jax.core.platform import compiled_for
 from cns_jax.nn import convolutions
 from cns_jax.nn.convolutions import convolution, enlarged_convolution
-from cns_jax.nn.formulations import dot_product_attention, gelu, group_norm, layer_norm, linear
+from cns_jax.nn.formulations import dot_product_attention, gelu, group_norm, layer_norm, linear, silu
 
 RNG = np.random.default_rng(0)
 
@@ -62,6 +62,7 @@ CASES: dict[str, tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]] = {
     "group norm, 16": (lambda x, s, b: group_norm(x, s, b, 3, 1e-5), (normal(2, 16, 12) + 3, normal(12), normal(12))),
     "group norm, 9": (lambda x, s, b: group_norm(x, s, b, 2, 1e-5), (normal(1, 9, 8), normal(8), normal(8))),
     "layer norm": (lambda x, s, b: layer_norm(x, s, b, 1e-5), (normal(10, 12) + 3, normal(12), normal(12))),
+    "silu": (silu, (jnp.linspace(-90, 90, 1001),)),
     "attention": (dot_product_attention, (normal(2, 5, 3, 4), normal(2, 7, 3, 4), normal(2, 7, 3, 4))),
 }
 
