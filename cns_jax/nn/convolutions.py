@@ -8,6 +8,8 @@ Axes: b batch, h/w image, c channels, n rows, i/o inputs and outputs of a kernel
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,8 +63,50 @@ def convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int
 
 
 def _convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
+    if platform() == "cpu":
+        return _plain_traced(x_bhwc, kernel_hwio, stride, pad)
+    return _plain(x_bhwc, kernel_hwio, stride, pad)
+
+
+def _plain(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
     padding = ((pad, pad), (pad, pad))
     return lax.conv_general_dilated(x_bhwc, kernel_hwio, (stride, stride), padding, dimension_numbers=_NHWC)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolution_of_loops(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
+    """The library's, whose gradient names a kernel's outputs as inputs. Only outside of loops XLA turns such a kernel
+    round, and another way it has no fast path."""
+    return _plain(x_bhwc, kernel_hwio, stride, pad)
+
+
+def _loops_forward(
+    x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolution_of_loops(x_bhwc, kernel_hwio, stride, pad), (x_bhwc, kernel_hwio)
+
+
+def _loops_backward(
+    stride: int, pad: int, kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x_bhwc, kernel_hwio = kept
+    size = kernel_hwio.shape[0]
+    turned_hwoi = jnp.flip(kernel_hwio, (0, 1)).swapaxes(2, 3)
+    before = size - 1 - pad
+    after = [
+        length - (stride * (out - 1) + 1) + pad
+        for length, out in zip(x_bhwc.shape[1:3], gradient_bhwo.shape[1:3], strict=True)
+    ]
+    x = lax.conv_general_dilated(
+        gradient_bhwo, turned_hwoi, (1, 1), [(before, a) for a in after], lhs_dilation=(stride, stride),
+        dimension_numbers=_NHWC,
+    )  # fmt: skip
+    _, pull = jax.vjp(lambda kernel: _plain(x_bhwc, kernel, stride, pad), kernel_hwio)
+    return x, pull(gradient_bhwo)[0]
+
+
+_convolution_of_loops.defvjp(_loops_forward, _loops_backward)
+_plain_traced = jax.jit(_convolution_of_loops, static_argnums=(2, 3))
 
 
 def enlarged_convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
@@ -108,8 +152,8 @@ def _enlarged_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Arr
     x_bhwc, kernel_hwio = kept
     taps = np.concatenate(_COPIES)[_REVERSED]
     x = lax.conv_general_dilated(
-        gradient_bhwo, _added(kernel_hwio, taps, taps), (2, 2), ((1, 1), (1, 1)),
-        dimension_numbers=("NHWC", "HWOI", "NHWC"),
+        gradient_bhwo, _added(kernel_hwio, taps, taps).swapaxes(2, 3), (2, 2), ((1, 1), (1, 1)),
+        dimension_numbers=_NHWC,
     )  # fmt: skip
     _, pull = jax.vjp(lambda kernel: convolution(_repeated(x_bhwc), kernel, 1, 1), kernel_hwio)
     return x, pull(gradient_bhwo)[0]
