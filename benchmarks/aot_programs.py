@@ -16,7 +16,7 @@ from cns_jax.core.tree import map_named
 from cns_jax.core.types import ConceptData
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.engine.sampling import decode, sample_latents
-from cns_jax.engine.step import StepSpec, scanned_steps, step_shapes
+from cns_jax.engine.step import StepSpec, step_shapes, train_steps
 from cns_jax.engine.studio import stored_dtype
 from cns_jax.methods.cns import CNS
 from cns_jax.nn.model import Model
@@ -65,7 +65,7 @@ class Shapes:
             self.array((VIEWS, h, w, 2 * c)), ids((VIEWS, self.length)), one,
             self.array((PRIORS, h, w, c)), ids((PRIORS, self.length)), one,
         )  # fmt: skip
-        function = jax.jit(scanned_steps.__wrapped__, static_argnames=("spec", "steps"), donate_argnames="state")
+        function = jax.jit(train_steps.__wrapped__, static_argnames=("spec", "steps"), donate_argnames="state")
         return function.lower(spec, 1, *step_shapes(spec, self.params, memory, data))
 
     def sample(self, images: int, steps: int) -> jax.stages.Lowered:

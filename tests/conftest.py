@@ -127,13 +127,13 @@ def trained(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     from cns_jax.core.settings import build
     from cns_jax.engine.sequence import run
     from cns_jax.engine.settings import RunSettings
-    from cns_jax.engine.step import single_step
+    from cns_jax.engine.step import train_steps
     from cns_jax.text.vocabulary import TruncatedPromptWarning
 
     folder = tmp_path_factory.mktemp("runs") / "whole"
     config = values(tiny_folder, folder)
-    before = single_step.jitted._cache_size()
+    before = train_steps.jitted._cache_size()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncatedPromptWarning)  # the tiny text encoder has 20 positions
         run(build(RunSettings, config))
-    return {"values": config, "folder": folder, "compiled": single_step.jitted._cache_size() - before}
+    return {"values": config, "folder": folder, "compiled": train_steps.jitted._cache_size() - before}

@@ -14,7 +14,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cns_jax.core.compiling import jit
 from cns_jax.core.mesh import everywhere, over_data, rows_over
-from cns_jax.core.platform import platform
 from cns_jax.core.rng import stream
 from cns_jax.core.types import Batch, ConceptData, Frozen, Trainable, TrainState
 from cns_jax.diffusion.schedule import Schedule, add_noise, min_snr_weights, target
@@ -108,40 +107,20 @@ def one_step(
     return TrainState(state.step + 1, trainable, opt_state), logs
 
 
-single_step = jit(static_argnames="spec", donate_argnames="state")(one_step)
-
-
 @jit(static_argnames=("spec", "steps"), donate_argnames="state")
-def scanned_steps(
+def train_steps(
     spec: StepSpec, steps: int, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array
 ) -> tuple[TrainState, Logs]:
-    """`train_steps` as one program."""
+    """`steps` optimizer steps in one call to the device, and the mean of each log over them. `state` is donated.
+
+    key: of this concept; every draw folds in the step's number, so a resumed run repeats them.
+    """
 
     def body(state: TrainState, _: None) -> tuple[TrainState, Logs]:
         return one_step(spec, state, frozen, data, key)
 
     state, logs = jax.lax.scan(body, state, None, length=steps)
     return state, jax.tree.map(jnp.mean, logs)
-
-
-def train_steps(
-    spec: StepSpec, steps: int, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array
-) -> tuple[TrainState, Logs]:
-    """`steps` optimizer steps, and the mean of each log over them. `state` is donated.
-
-    key: of this concept; every draw folds in the step's number, so a resumed run repeats them.
-
-    On GPU and TPU they are one call to the device. On a CPU each is a call of its own: XLA brings the backward
-    pass's convolutions into the form that its fast kernel takes only outside of loops, and in one the miniature's
-    step took 2.4 times as long (benchmarks/NOTES.md).
-    """
-    if platform() != "cpu":
-        return scanned_steps(spec, steps, state, frozen, data, key)
-    rows = []
-    for _ in range(steps):
-        state, logs = single_step(spec, state, frozen, data, key)
-        rows.append(logs)
-    return state, jax.tree.map(lambda *values: jnp.stack(values).mean(), *rows)
 
 
 def step_shapes(spec: StepSpec, params: Mapping[str, Any], memory: Any, data: ConceptData) -> tuple[Any, ...]:
@@ -160,11 +139,7 @@ def step_shapes(spec: StepSpec, params: Mapping[str, Any], memory: Any, data: Co
 
 def compile_steps(spec: StepSpec, steps: int, params: Mapping[str, Any], memory: Any, data: ConceptData) -> None:
     """Compile what `train_steps` will call, which then calls it at once. Arguments as in `step_shapes`."""
-    arguments = step_shapes(spec, params, memory, data)
-    if platform() == "cpu":
-        single_step.jitted.lower(spec, *arguments).compile()
-    else:
-        scanned_steps.jitted.lower(spec, steps, *arguments).compile()
+    train_steps.jitted.lower(spec, steps, *step_shapes(spec, params, memory, data)).compile()
 
 
 @partial(jax.jit, static_argnames="method")
