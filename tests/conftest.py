@@ -10,7 +10,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import sys
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,20 @@ def tiny_folder(tiny_pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path
     from cns_jax.weights.folder import write_pipeline
 
     return write_pipeline(tmp_path_factory.mktemp("model") / "tiny", tiny_pipeline)
+
+
+@pytest.fixture
+def compiled() -> Iterator[list[str]]:
+    """Names of functions, as XLA compiles them from here on."""
+    names: list[str] = []
+
+    def listen(event: str, _: float, **of_event: object) -> None:
+        if event.endswith("backend_compile_duration"):
+            names.append(str(of_event.get("fun_name")))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture(scope="session")

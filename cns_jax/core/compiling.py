@@ -12,6 +12,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
 
+from cns_jax.core.threads import Beside
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -34,6 +36,7 @@ class Jitted(Generic[P, R]):
     def __init__(self, function: Callable[P, R], **keywords: Any) -> None:
         update_wrapper(self, function)
         self._function, self._keywords, self._lock = function, keywords, Lock()
+        self._ahead: list[Beside] = []
 
     @property
     def jitted(self) -> Any:
@@ -45,8 +48,15 @@ class Jitted(Generic[P, R]):
     def _jitted(self) -> Any:
         return jax.jit(self._function, compiler_options=compiler_options() or None, **self._keywords)
 
+    def ahead(self, *args: Any, **kwargs: Any) -> None:
+        """Trace here, and compile beside what the caller does next; calls wait for it. Arrays may be shapes; what
+        is called with the same types, weak types and shardings, to the letter, is that program."""
+        self._ahead.append(Beside(self.jitted.lower(*args, **kwargs).compile))
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Compile for these shapes if that is new, and run."""
+        while self._ahead:
+            self._ahead.pop().join()
         return self.jitted(*args, **kwargs)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
@@ -44,15 +45,28 @@ def prior_file(model_id: str, compute: str, part: Part, resolution: int, sample:
     return folder / (hashlib.sha256(repr(key).encode()).hexdigest()[:24] + ".safetensors")
 
 
+def _file(studio: Studio, part: Part, sample: SampleSettings, folder: Path) -> Path:
+    return prior_file(studio.ids["model"], studio.model.compute, part, studio.resolution, sample, folder)
+
+
+def _no_rows(studio: Studio) -> jax.Array:
+    return jnp.zeros((studio.vocabulary.reserved, studio.model.text_encoder.hidden_size))
+
+
+def compile_priors(studio: Studio, parts: Sequence[Part], sample: SampleSettings, folder: Path) -> None:
+    """Begin to compile what makes prior images, unless these are kept already."""
+    if any(not _file(studio, part, sample, folder).exists() for part in parts):
+        studio.generator.ahead(studio.params, _no_rows(studio), sample)
+
+
 def prior_latents(studio: Studio, part: Part, sample: SampleSettings, folder: Path) -> np.ndarray:
     """Scaled latents (n, h, w, c) of the part's pictures by the base model, kept in `folder` and shared by concepts."""
-    file = prior_file(studio.ids["model"], studio.model.compute, part, studio.resolution, sample, folder)
+    file = _file(studio, part, sample, folder)
     try:
         return load_file(file)["latents"]
     except (FileNotFoundError, SafetensorError, KeyError):
-        rows = jnp.zeros((studio.vocabulary.reserved, studio.model.text_encoder.hidden_size))
         latents = studio.generator.latents(
-            studio.params, rows, part.prompts, part.seeds, sample, f"prior images of {part.name}"
+            studio.params, _no_rows(studio), part.prompts, part.seeds, sample, f"prior images of {part.name}"
         )
         with replacing(file) as temporary:
             save_file({"latents": latents}, temporary)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ from cns_jax.diffusion.schedule import Schedule
 from cns_jax.engine.settings import AUTO, SampleSettings
 from cns_jax.nn.model import Model
 from cns_jax.text.vocabulary import Vocabulary
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,30 @@ class Generator:
         title: of the progress bar, which is shown where there is more than one batch.
         """
         ids = self.vocabulary.encode(list(prompts))
+        sample = self._calling(sample_latents, params, rows_rd, settings)
+        return in_batches(sample, settings.batch, ids, np.asarray(seeds, np.uint32), title=title)
+
+    def ahead(self, params: Mapping[str, Any], rows_rd: jax.Array, settings: SampleSettings) -> None:
+        """Begin to compile what `latents` calls with these."""
+        ids = np.repeat(self.vocabulary.encode([""]), settings.batch, axis=0)
+        self._calling(sample_latents.ahead, params, rows_rd, settings)(ids, np.zeros(settings.batch, np.uint32))
+
+    def _calling(
+        self, function: Callable[..., R], params: Mapping[str, Any], rows_rd: jax.Array, settings: SampleSettings
+    ) -> Callable[[np.ndarray, np.ndarray], R]:
+        """`function`, which takes what `sample_latents` takes, of token ids and seeds alone."""
         negative = jax.device_put(self.vocabulary.encode([settings.negative_prompt]))
         shape = self.model.latent_shape(self.resolution, self.resolution)
         sampler = self.sampler if settings.sampler == AUTO else settings.sampler
 
-        def sample(ids_bl: np.ndarray, seeds_b: np.ndarray) -> jax.Array:
-            return sample_latents(
+        def call(ids_bl: np.ndarray, seeds_b: np.ndarray) -> R:
+            return function(
                 params, rows_rd, jax.device_put(ids_bl), negative, jax.device_put(seeds_b), settings.guidance_scale,
                 model=self.model, schedule=self.schedule, shape=shape, sampler=sampler, steps=settings.steps,
                 mesh=self.mesh,
             )  # fmt: skip
 
-        return in_batches(sample, settings.batch, ids, np.asarray(seeds, np.uint32), title=title)
+        return call
 
     def images(
         self,

@@ -16,7 +16,6 @@ import numpy as np
 from cns_jax.core.mesh import replicate
 from cns_jax.core.rng import stream
 from cns_jax.core.settings import SettingsError, require
-from cns_jax.core.threads import Beside
 from cns_jax.core.tree import fingerprint
 from cns_jax.core.types import Concept, ConceptData, Frozen, TrainState
 from cns_jax.data.folder import check_words
@@ -27,17 +26,20 @@ from cns_jax.engine.fit import Fit, StopSignals
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.prepare import (
     Hidden,
+    caches,
     calibration_of,
     concept_data,
     data_shapes,
     find_concepts,
     most_views,
+    priors_of,
     task_of,
 )  # fmt: skip
+from cns_jax.engine.prior import compile_priors
 from cns_jax.engine.progress import Metrics
 from cns_jax.engine.report.sheets import Row, sheet, thumbnail
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.step import StepSpec, compile_steps, initial_state
+from cns_jax.engine.step import StepSpec, initial_state, step_shapes, train_steps
 from cns_jax.engine.studio import Studio, find_source
 from cns_jax.engine.timings import Timings
 from cns_jax.methods.cns import CNS, Memory
@@ -110,7 +112,6 @@ class TrainingRun:
         self.ledger.check_base(studio.ids["model"], settings.model)
         self.base_kernels = fingerprint(cross_attention_kernels(studio.params["unet"]))
         self.key = jax.random.key(settings.seed)
-        self.compiling: Beside | None = None
         self.spec = StepSpec(
             studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch, train.snr_gamma,
             train.steps, min(train.decay_steps, train.steps),
@@ -143,10 +144,12 @@ class TrainingRun:
         width = studio.model.text_encoder.hidden_size
         memory = replicate(studio.mesh, self.method.empty(studio.params, settings.reserved_rows, width))
         views, steps = most_views(settings, self.concepts), settings.train.steps
-        if checkpoints.latest() != self.number(len(self.concepts) - 1, steps):
-            shapes = data_shapes(studio, settings, views)
-            per_call = settings.train.steps_per_call
-            self.compiling = Beside(compile_steps, self.spec, per_call, studio.params, memory, shapes)
+        newest = checkpoints.latest()
+        if newest != self.number(len(self.concepts) - 1, steps):
+            concept = self.concepts[0 if newest is None else divmod(newest, steps + 1)[0]]
+            compile_priors(studio, priors_of(settings, concept), settings.prior.sample, caches(settings) / "priors")
+            shapes = step_shapes(self.spec, studio.params, memory, data_shapes(studio, settings, views))
+            train_steps.ahead(self.spec, settings.train.steps_per_call, *shapes)
         first, state = self._resume(checkpoints, memory)
         if state is not None:
             memory, state = state
@@ -204,8 +207,6 @@ class TrainingRun:
 
         fit = Fit(self.spec, self.settings.train, metrics, save, stop)
         with self.timings.part("train"):
-            if self.compiling is not None:
-                self.compiling.join()
             state = fit.run(concept.name, state, Frozen(studio.params, plan), data, key)
         after = self.method.commit(memory, plan, state.trainable)
         with self.timings.part("save"):

@@ -137,11 +137,6 @@ def step_shapes(spec: StepSpec, params: Mapping[str, Any], memory: Any, data: Co
     return on_mesh(state), Frozen(base, on_mesh(plan)), *on_mesh((data, jax.eval_shape(jax.random.key, 0)))
 
 
-def compile_steps(spec: StepSpec, steps: int, params: Mapping[str, Any], memory: Any, data: ConceptData) -> None:
-    """Compile what `train_steps` will call, which then calls it at once. Arguments as in `step_shapes`."""
-    train_steps.jitted.lower(spec, steps, *step_shapes(spec, params, memory, data)).compile()
-
-
 @partial(jax.jit, static_argnames="method")
 def initial_state(method: Method, trainable: Trainable, plan: Any) -> TrainState:
     """Step 0 with fresh optimizer moments."""

@@ -12,11 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_runs import values
 
 from benchmarks.aot_reading import collectives
 from cns_jax.core.mesh import make_mesh, place
+from cns_jax.core.settings import build
 from cns_jax.core.tree import map_named
+from cns_jax.engine.prior import Part, compile_priors, prior_latents
 from cns_jax.engine.sampling import decode, sample_latents
+from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.studio import Studio, find_source
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.folder import read_folder
@@ -52,6 +57,18 @@ def test_four_devices_draw_what_one_draws(tiny_folder: Path, fsdp: int, count: i
     np.testing.assert_allclose(shared_pictures.astype(int), pictures.astype(int), atol=1)
     assert alone == [set(), set()]
     assert exchanged == [{"all-gather"} if fsdp > 1 else set(), {"all-gather"} if count == 4 else set()]
+
+
+def test_a_sampler_compiled_ahead_is_the_one_that_draws(tiny_folder: Path, tmp_path: Path, compiled: list[str]) -> None:
+    settings = build(RunSettings, values(tiny_folder, tmp_path))
+    studio, sample = Studio.open(find_source(settings.address), ("<a>",), 5, 16), settings.prior.sample
+    parts = [Part("cats", ("a red cat", "a cat"), (1, 2))]
+    compile_priors(studio, parts, sample, tmp_path)
+    prior_latents(studio, parts[0], sample, tmp_path)
+    assert len([name for name in compiled if "sample" in name]) == 1
+    sample_latents.jitted.clear_cache()
+    compile_priors(studio, parts, sample, tmp_path)  # they are kept now
+    assert not sample_latents.jitted._cache_size() and len([name for name in compiled if "sample" in name]) == 1
 
 
 DRAWN_TWICE = """

@@ -17,7 +17,6 @@ from cns_jax.core.types import ConceptData, Frozen, TrainState
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.step import (
     StepSpec,
-    compile_steps,
     initial_state,
     step_shapes,
     train_steps,
@@ -100,24 +99,11 @@ def test_devices_exchange_weights_and_gradients_only(tiny_folder: Path, tmp_path
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
 
 
-def test_steps_compiled_ahead_are_the_steps_that_run(tiny_folder: Path, tmp_path: Path) -> None:
+def test_steps_compiled_ahead_are_the_steps_that_run(tiny_folder: Path, tmp_path: Path, compiled: list[str]) -> None:
     spec, state, frozen, data = beginning(tiny_folder, tmp_path, steps=8)
-    compiled: list[str] = []
-
-    def listen(event: str, _: float, **of_event: object) -> None:
-        if event.endswith("backend_compile_duration"):
-            compiled.append(str(of_event.get("fun_name")))
-
     memory = spec.method.empty(frozen.base, 5, 32)
     placed = replicate(spec.mesh, (state, frozen.plan, data, jax.random.key(1)))
-    jax.block_until_ready(placed)
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        compile_steps(spec, 2, frozen.base, memory, data)
-        ahead = [name for name in compiled if "step" in name]
-        state, plan, data, key = placed
-        train_steps(spec, 2, state, Frozen(frozen.base, plan), data, key)
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-    assert len(ahead) == 1
-    assert [name for name in compiled if "step" in name] == ahead
+    train_steps.ahead(spec, 2, *step_shapes(spec, frozen.base, memory, data))
+    state, plan, data, key = placed
+    train_steps(spec, 2, state, Frozen(frozen.base, plan), data, key)
+    assert len([name for name in compiled if "step" in name]) == 1
