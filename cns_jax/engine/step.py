@@ -50,22 +50,21 @@ def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> 
     device draws all of it; split over devices, the two parts would have to be moved to where their rows lie.
     """
     count = spec.batch + spec.prior_batch
-    share_u = jax.random.uniform(stream(key, "picks", step), (2 * count,))  # [0, 1): below `of` when multiplied by it
-    pick = lambda part_u, of: (part_u * of).astype(jnp.int32)  # noqa: E731
-    view, prior, time = jnp.split(share_u, (spec.batch, count))
+    shares = jax.random.uniform(stream(key, "picks", step), (2 * count,))  # in [0, 1), of what is picked from
+    of_views, of_priors, of_times = jnp.split(shares, (spec.batch, count))
     *_, height, width, twice = data.moments_vhwc.shape
     noise = jax.random.normal(stream(key, "noise", step), (spec.batch + count, height, width, twice // 2))
-    view = pick(view, data.views)
-    z = at_noise(data.moments_vhwc[view], noise[: spec.batch]) * spec.model.vae.scaling_factor
-    latents, ids, weights = z, data.ids_vl[view], jnp.full(spec.batch, 1.0 / spec.batch)
+    view = (of_views * data.views).astype(jnp.int32)
+    latents = at_noise(data.moments_vhwc[view], noise[: spec.batch]) * spec.model.vae.scaling_factor
+    ids, weights = data.ids_vl[view], jnp.full(spec.batch, 1.0 / spec.batch)
     if spec.prior_batch:
-        prior = pick(prior, data.priors)
+        prior = (of_priors * data.priors).astype(jnp.int32)
         latents = jnp.concatenate((latents, data.prior_nhwc[prior]))
         ids = jnp.concatenate((ids, data.prior_ids_nl[prior]))
-        weight = spec.method.prior_weight / spec.prior_batch
-        weights = jnp.concatenate((weights, jnp.full(spec.prior_batch, weight)))
-    time = pick(time, spec.schedule.num_train_timesteps)
-    return Batch(*everywhere(spec.mesh, (latents, ids, weights, noise[spec.batch :], time)))
+        of_each = spec.method.prior_weight / spec.prior_batch
+        weights = jnp.concatenate((weights, jnp.full(spec.prior_batch, of_each)))
+    t = (of_times * spec.schedule.num_train_timesteps).astype(jnp.int32)
+    return Batch(*everywhere(spec.mesh, (latents, ids, weights, noise[spec.batch :], t)))
 
 
 def denoising_loss(

@@ -75,8 +75,8 @@ def _plain(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolution_of_loops(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
-    """The library's, whose gradient names a kernel's outputs as inputs. Only outside of loops XLA turns such a kernel
-    round, and another way it has no fast path."""
+    """The library's but for the input's gradient, which turns the kernel itself: of the library's, which names outputs
+    as inputs, XLA makes what its fast path takes outside of loops only."""
     return _plain(x_bhwc, kernel_hwio, stride, pad)
 
 

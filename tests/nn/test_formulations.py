@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.errors import ScopeParamShapeError
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import Mesh, NamedSharding
 
@@ -18,6 +19,7 @@ from cns_jax.core.platform import compiled_for
 from cns_jax.nn import convolutions
 from cns_jax.nn.convolutions import convolution, enlarged_convolution
 from cns_jax.nn.formulations import dot_product_attention, gelu, group_norm, layer_norm, linear, silu
+from cns_jax.nn.layers import Dense
 
 RNG = np.random.default_rng(0)
 
@@ -97,6 +99,13 @@ def test_bfloat16_keeps_its_type() -> None:
     out, gradients = values_and_gradients(lambda x, k: convolution(x, k, 1, 1), "cpu", (x, kernel))
     rows, kernel_io = values_and_gradients(linear, "cpu", (x.reshape(-1, 6), kernel[0, 0]))[1]
     assert {out.dtype, *(g.dtype for g in gradients), rows.dtype, kernel_io.dtype} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_a_parameter_of_another_shape_is_refused() -> None:
+    dense = Dense(3)
+    variables = dense.init(jax.random.key(0), jnp.ones((1, 4)))
+    with pytest.raises(ScopeParamShapeError, match="kernel"):
+        dense.apply(variables, jnp.ones((1, 5)))
 
 
 def test_gelu_is_the_exact_one() -> None:
