@@ -118,10 +118,10 @@ def enlarged_convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array
     b, h, w, _ = x_bhwc.shape
     if platform() == "cpu" and b * h * w >= kernel_hwio.shape[-1] // _ADDED:
         return _enlarged_traced(x_bhwc, kernel_hwio)
-    return convolution(_repeated(x_bhwc), kernel_hwio, 1, 1)
+    whole = jnp.broadcast_to(x_bhwc[:, :, None, :, None], (b, h, 2, w, 2, x_bhwc.shape[-1]))
+    return convolution(whole.reshape(b, 2 * h, 2 * w, -1), kernel_hwio, 1, 1)
 
 
-@jax.custom_vjp
 def _enlarged_of_four(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
     b, h, w, _ = x_bhwc.shape
     rows = []
@@ -155,18 +155,13 @@ def _enlarged_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Arr
         gradient_bhwo, _added(kernel_hwio, taps, taps).swapaxes(2, 3), (2, 2), ((1, 1), (1, 1)),
         dimension_numbers=_NHWC,
     )  # fmt: skip
-    _, pull = jax.vjp(lambda kernel: convolution(_repeated(x_bhwc), kernel, 1, 1), kernel_hwio)
+    _, pull = jax.vjp(lambda kernel: _enlarged_of_four(x_bhwc, kernel), kernel_hwio)
     return x, pull(gradient_bhwo)[0]
 
 
-_enlarged_of_four.defvjp(_enlarged_forward, _enlarged_backward)
-_enlarged_traced = jax.jit(_enlarged_of_four)
-
-
-def _repeated(x_bhwc: jax.Array) -> jax.Array:
-    """Every pixel four times."""
-    b, h, w, c = x_bhwc.shape
-    return jnp.broadcast_to(x_bhwc[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+_enlarged = jax.custom_vjp(_enlarged_of_four)
+_enlarged.defvjp(_enlarged_forward, _enlarged_backward)
+_enlarged_traced = jax.jit(_enlarged)
 
 
 def _unfolds(x_bhwc: jax.Array) -> bool:
