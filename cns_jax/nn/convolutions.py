@@ -8,6 +8,7 @@ Axes: b batch, h/w image, c channels, n rows, i/o inputs and outputs of a kernel
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -36,6 +37,14 @@ _REVERSED = [3, 1, 2, 0]  # the order of a reversed kernel's products
 
 # of a pixel's first copy and of its second: two taps, each the sum of a kernel's three that fall on the same pixel
 _COPIES = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+
+
+_Rule = Callable[[jax.Array, jax.Array], tuple[jax.Array, tuple[jax.Array, jax.Array]]]
+
+
+def _keeping(function: Callable[[jax.Array, jax.Array], jax.Array]) -> _Rule:
+    """The forward rule of a gradient that needs input and kernel."""
+    return lambda x_bhwc, kernel_hwio: (function(x_bhwc, kernel_hwio), (x_bhwc, kernel_hwio))
 
 
 def convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int) -> jax.Array:
@@ -143,10 +152,6 @@ def _added(kernel_hwio: jax.Array, of_rows: np.ndarray, of_columns: np.ndarray) 
     return sums.reshape(len(of_rows), len(of_columns), *kernel_hwio.shape[2:])
 
 
-def _enlarged_forward(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _enlarged_of_four(x_bhwc, kernel_hwio), (x_bhwc, kernel_hwio)
-
-
 def _enlarged_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array) -> tuple[jax.Array, jax.Array]:
     """A pixel's gradient is of the 4 x 4 around its copies, all taps in one convolution that steps over copies."""
     x_bhwc, kernel_hwio = kept
@@ -160,7 +165,7 @@ def _enlarged_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Arr
 
 
 _enlarged = jax.custom_vjp(_enlarged_of_four)
-_enlarged.defvjp(_enlarged_forward, _enlarged_backward)
+_enlarged.defvjp(_keeping(_enlarged_of_four), _enlarged_backward)
 _enlarged_traced = jax.jit(_enlarged)
 
 
@@ -176,10 +181,6 @@ def _convolution_of_few(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
     return out_no.reshape(*x_bhwc.shape[:3], -1)
 
 
-def _few_forward(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _convolution_of_few(x_bhwc, kernel_hwio), (x_bhwc, kernel_hwio)
-
-
 def _few_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array) -> tuple[jax.Array, jax.Array]:
     x_bhwc, kernel_hwio = kept
     b, h, w, c = x_bhwc.shape
@@ -191,7 +192,7 @@ def _few_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array) -
     return jnp.transpose(x_cbhw, (1, 2, 3, 0)), kernel.reshape(kernel_hwio.shape)
 
 
-_convolution_of_few.defvjp(_few_forward, _few_backward)
+_convolution_of_few.defvjp(_keeping(_convolution_of_few), _few_backward)
 _convolution_traced = jax.jit(_convolution_of_few)
 
 
@@ -217,17 +218,13 @@ def _convolution_of_pixels(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Arr
     return out.reshape(b, h, w, outputs)
 
 
-def _pixels_forward(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _convolution_of_pixels(x_bhwc, kernel_hwio), (x_bhwc, kernel_hwio)
-
-
 def _pixels_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array) -> tuple[jax.Array, jax.Array]:
     _, pull = jax.vjp(lambda x, kernel: _convolution(x, kernel, 1, 1), *kept)
     x, kernel = pull(gradient_bhwo)
     return x, kernel
 
 
-_convolution_of_pixels.defvjp(_pixels_forward, _pixels_backward)
+_convolution_of_pixels.defvjp(_keeping(_convolution_of_pixels), _pixels_backward)
 _narrow_traced = jax.jit(_convolution_of_pixels)
 
 
@@ -247,10 +244,6 @@ def _convolution_of_tiles(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Arra
     return _whole(products_tno, x_bhwc, _OUTPUTS)
 
 
-def _tiles_forward(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _convolution_of_tiles(x_bhwc, kernel_hwio), (x_bhwc, kernel_hwio)
-
-
 def _tiles_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The input's gradient is a convolution with the reversed kernel, whose products are the kernel's in another order:
     rather than it, tiles are put in that order."""
@@ -261,7 +254,7 @@ def _tiles_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array)
     return _whole(products_tni, x_bhwc, _OUTPUTS[:, _REVERSED]), pull(gradient_bhwo)[0]
 
 
-_convolution_of_tiles.defvjp(_tiles_forward, _tiles_backward)
+_convolution_of_tiles.defvjp(_keeping(_convolution_of_tiles), _tiles_backward)
 _tiles_traced = jax.jit(_convolution_of_tiles)
 
 
