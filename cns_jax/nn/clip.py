@@ -11,13 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from cns_jax.nn.config import read_config
-from cns_jax.nn.formulations import dot_product_attention, gelu
+from cns_jax.nn.formulations import dot_product_attention, gelu, quick_gelu
 from cns_jax.nn.layers import Dense, Dtype, LayerNorm
 
-_ACTIVATIONS = {
-    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
-    "gelu": gelu,
-}
+_ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from cns_jax.nn.attention import Attention
-from cns_jax.nn.formulations import gelu
+from cns_jax.nn.formulations import gated_gelu
 from cns_jax.nn.layers import Conv, Dense, Dtype, GroupNorm, LayerNorm, repeated
 
 
@@ -21,7 +21,7 @@ class FeedForward(nn.Module):
     def __call__(self, x_blc: jax.Array) -> jax.Array:
         hidden = Dense(8 * self.channels, True, self.dtype, name="net.0.proj")(x_blc)
         value, gate = jnp.split(hidden, 2, axis=-1)
-        return Dense(self.channels, True, self.dtype, name="net.2")(value * gelu(gate))
+        return Dense(self.channels, True, self.dtype, name="net.2")(gated_gelu(value, gate))
 
 
 class BasicTransformerBlock(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -18,7 +19,16 @@ from cns_jax.core.mesh import ROWS, make_mesh, rows_over
 from cns_jax.core.platform import compiled_for
 from cns_jax.nn import convolutions
 from cns_jax.nn.convolutions import convolution, enlarged_convolution
-from cns_jax.nn.formulations import dot_product_attention, gelu, group_norm, layer_norm, linear, silu
+from cns_jax.nn.formulations import (
+    dot_product_attention,
+    gated_gelu,
+    gelu,
+    group_norm,
+    layer_norm,
+    linear,
+    quick_gelu,
+    silu,
+)
 from cns_jax.nn.layers import Dense
 
 RNG = np.random.default_rng(0)
@@ -41,6 +51,7 @@ def values_and_gradients(function: Callable[..., jax.Array], platform: str, argu
 
 CASES: dict[str, tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]] = {
     "linear, few rows": (linear, (normal(3, 8), normal(8, 5))),
+    "linear, few rows of a large kernel": (linear, (normal(3, 1024), normal(1024, 600) / 30)),
     "linear, many rows": (linear, (normal(6, 8), normal(8, 5))),
     "3 x 3 over two rows": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 2, 3, 4), normal(3, 3, 4, 5))),
     "3 x 3 over one position": (lambda x, k: convolution(x, k, 1, 1), (normal(1, 1, 1, 4), normal(3, 3, 4, 5))),
@@ -65,6 +76,7 @@ CASES: dict[str, tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]] = {
     "group norm, 9": (lambda x, s, b: group_norm(x, s, b, 2, 1e-5), (normal(1, 9, 8), normal(8), normal(8))),
     "layer norm": (lambda x, s, b: layer_norm(x, s, b, 1e-5), (normal(10, 12) + 3, normal(12), normal(12))),
     "silu": (silu, (jnp.linspace(-90, 90, 1001),)),
+    "gated gelu": (gated_gelu, (normal(1001), jnp.linspace(-20, 20, 1001))),
     "attention": (dot_product_attention, (normal(2, 5, 3, 4), normal(2, 7, 3, 4), normal(2, 7, 3, 4))),
 }
 
@@ -108,10 +120,34 @@ def test_a_parameter_of_another_shape_is_refused() -> None:
         dense.apply(variables, jnp.ones((1, 5)))
 
 
-def test_gelu_is_the_exact_one() -> None:
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(gelu, lambda x: jax.nn.gelu(x, approximate=False)), (quick_gelu, lambda x: x * jax.nn.sigmoid(1.702 * x))],
+)
+def test_gelu_is_the_exact_one(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array]) -> None:
     x = jnp.linspace(-6, 6, 101)
-    ours, theirs = (values_and_gradients(f, "cpu", (x,)) for f in (gelu, lambda x: jax.nn.gelu(x, approximate=False)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, theirs)
+    both = (values_and_gradients(f, "cpu", (x,)) for f in (ours, theirs))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *both)
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "kernel", "turned"),
+    [
+        (linear, normal(3, 6), normal(6, 5), "5,6"),
+        (lambda x, k: convolution(x, k, 1, 1), normal(2, 4, 4, 6), normal(3, 3, 6, 5), "3,3,5,6"),
+        (enlarged_convolution, normal(2, 4, 4, 6), normal(3, 3, 6, 5), "4,4,5,6"),
+    ],
+)
+def test_frozen_kernels_are_turned_once_for_a_loop(
+    layer: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, turned: str
+) -> None:
+    def descended(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        gradient = jax.grad(lambda x: jnp.square(layer(x, kernel)).sum())
+        return jax.lax.scan(lambda x, _: (x - gradient(x), None), x, None, length=3)[0]
+
+    text = jax.jit(descended).lower(x, kernel).compile().as_text()
+    made = [m.start() for m in re.finditer(rf"^ +%\S+ = f32\[{turned}\]\S* (fusion|copy)\(", text, re.MULTILINE)]
+    assert made and min(made) > text.index("ENTRY")
 
 
 def test_frozen_kernels_cost_no_gradient() -> None:
