@@ -212,7 +212,7 @@ def quick_gelu(x: jax.Array) -> jax.Array:
 
 
 def gated_gelu(value: jax.Array, gate: jax.Array) -> jax.Array:
-    """value gelu(gate), GEGLU's (Shazeer 2020, arXiv:2002.05202). On a CPU the gradient computes what it needs again, by
+    """value gelu(gate), GEGLU's (Shazeer 2020, arXiv:2002.05202). On a CPU the gradient computes erf again, by
     another function; see `silu`."""
     return _gated_traced(value, gate) if platform() == "cpu" else value * gelu(gate)
 
