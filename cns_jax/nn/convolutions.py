@@ -99,6 +99,10 @@ def _loops_backward(
     stride: int, pad: int, kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x_bhwc, kernel_hwio = kept
+    _, pull = jax.vjp(lambda kernel: _plain(x_bhwc, kernel, stride, pad), kernel_hwio)
+    kernel = pull(gradient_bhwo)[0]
+    if gradient_bhwo.size < kernel_hwio.shape[3] ** 2:  # fewer positions than outputs
+        return _folded(kernel_hwio, gradient_bhwo, x_bhwc.shape, stride, pad), kernel
     size = kernel_hwio.shape[0]
     turned_hwoi = hoisted(jnp.flip(kernel_hwio, (0, 1)).swapaxes(2, 3))
     before = size - 1 - pad
@@ -110,8 +114,7 @@ def _loops_backward(
         gradient_bhwo, turned_hwoi, (1, 1), [(before, a) for a in after], lhs_dilation=(stride, stride),
         dimension_numbers=_NHWC,
     )  # fmt: skip
-    _, pull = jax.vjp(lambda kernel: _plain(x_bhwc, kernel, stride, pad), kernel_hwio)
-    return x, pull(gradient_bhwo)[0]
+    return x, kernel
 
 
 _convolution_of_loops.defvjp(_loops_forward, _loops_backward)
@@ -183,13 +186,29 @@ def _convolution_of_few(x_bhwc: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
 
 def _few_backward(kept: tuple[jax.Array, jax.Array], gradient_bhwo: jax.Array) -> tuple[jax.Array, jax.Array]:
     x_bhwc, kernel_hwio = kept
-    b, h, w, c = x_bhwc.shape
-    gradient_no = gradient_bhwo.reshape(b * h * w, -1)
-    parts = kernel_first(kernel_hwio.reshape(9 * c, -1), gradient_no).reshape(3, 3, c, b, h, w)
-    parts = jnp.pad(parts, ((0, 0),) * 4 + ((1, 1), (1, 1)))
-    x_cbhw = sum(parts[i, j, :, :, 2 - i : 2 - i + h, 2 - j : 2 - j + w] for i in range(3) for j in range(3))
-    kernel = _unfolded(x_bhwc).T @ gradient_no
-    return jnp.transpose(x_cbhw, (1, 2, 3, 0)), kernel.reshape(kernel_hwio.shape)
+    kernel = _unfolded(x_bhwc).T @ gradient_bhwo.reshape(-1, kernel_hwio.shape[-1])
+    return _folded(kernel_hwio, gradient_bhwo, x_bhwc.shape, 1, 1), kernel.reshape(kernel_hwio.shape)
+
+
+def _folded(
+    kernel_hwio: jax.Array, gradient_bhwo: jax.Array, shape: tuple[int, ...], stride: int, pad: int
+) -> jax.Array:
+    """The gradient of an input of this shape: all taps of a product with the kernel first, each added where it was."""
+    size, _, c, _ = kernel_hwio.shape
+    b, *of_outputs, o = gradient_bhwo.shape
+    parts = kernel_first(kernel_hwio.reshape(-1, o), gradient_bhwo.reshape(-1, o))
+    parts = parts.reshape(size, size, c, b, *of_outputs)
+
+    def around(tap: int, axis: int) -> tuple[int, int, int]:
+        return tap - pad, shape[axis] - stride * (of_outputs[axis - 1] - 1) - 1 - tap + pad, stride - 1
+
+    nothing, whole = jnp.zeros((), parts.dtype), (0, 0, 0)
+    x_cbhw = sum(
+        lax.pad(parts[i, j], nothing, (whole, whole, around(i, 1), around(j, 2)))
+        for i in range(size)
+        for j in range(size)
+    )
+    return jnp.transpose(x_cbhw, (1, 2, 3, 0))
 
 
 _convolution_of_few.defvjp(_keeping(_convolution_of_few), _few_backward)
