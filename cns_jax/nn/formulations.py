@@ -22,7 +22,7 @@ from cns_jax.core.mesh import knows_rows, of_own_rows
 from cns_jax.core.platform import NOTHING, platform
 
 _FEW = 16  # positions
-_SMALL = 2**19  # weights of a kernel
+_SMALL = 200_000  # weights of a kernel
 
 
 def linear(x_ni: jax.Array, kernel_io: jax.Array) -> jax.Array:
