@@ -58,6 +58,8 @@ CASES: dict[str, tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]] = {
     "3 x 3, few positions": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 4, 3, 6), normal(3, 3, 6, 32))),
     "3 x 3, many positions": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 4, 3, 6), normal(3, 3, 6, 5))),
     "3 x 3, halving": (lambda x, k: convolution(x, k, 2, 1), (normal(2, 4, 4, 6), normal(3, 3, 6, 32))),
+    "3 x 3, halving many positions": (lambda x, k: convolution(x, k, 2, 1), (normal(2, 4, 4, 6), normal(3, 3, 6, 5))),
+    "3 x 3, unpadded, many positions": (lambda x, k: convolution(x, k, 2, 0), (normal(2, 5, 5, 6), normal(3, 3, 6, 5))),
     "3 x 3, unpadded": (lambda x, k: convolution(x, k, 2, 0), (normal(2, 5, 5, 6), normal(3, 3, 6, 32))),
     "3 x 3 of colours": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 4, 3, 3), normal(3, 3, 3, 4))),
     "3 x 3, by tiles": (lambda x, k: convolution(x, k, 1, 1), (normal(2, 16, 18, 96), normal(3, 3, 96, 176) / 30)),
