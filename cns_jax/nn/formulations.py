@@ -144,13 +144,13 @@ def _over_groups(stat_b1c: jax.Array, groups: int) -> jax.Array:
 
 
 def layer_norm(x_nc: jax.Array, scale_c: jax.Array, bias_c: jax.Array, epsilon: float) -> jax.Array:
-    """Each row to mean 0 and variance 1 over its channels, then scaled and shifted; float32.
+    """Each row to mean 0 and variance 1 over its channels, then scaled and shifted; in float32, of x in its own type.
 
     The variance is of the centred values. On a CPU the gradient is in closed form too: XLA keeps what it derives by
     itself in six arrays, of which each is a loop of its own.
     """
     if platform() == NOTHING:
-        return x_nc
+        return x_nc.astype(jnp.float32)
     if platform() == "cpu":
         return _layer_norm_traced(x_nc, scale_c, bias_c, epsilon)
     return _layer_forward(x_nc, scale_c, bias_c, epsilon)[0]
@@ -164,8 +164,9 @@ def _layer_norm_of_rows(x_nc: jax.Array, scale_c: jax.Array, bias_c: jax.Array, 
 def _layer_forward(
     x_nc: jax.Array, scale_c: jax.Array, bias_c: jax.Array, epsilon: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    mean_n1 = x_nc.mean(1, keepdims=True)
-    centred = x_nc - mean_n1
+    wide_nc = x_nc.astype(jnp.float32)
+    mean_n1 = wide_nc.mean(1, keepdims=True)
+    centred = wide_nc - mean_n1
     inverse_n1 = lax.rsqrt(jnp.square(centred).mean(1, keepdims=True) + epsilon)
     return centred * inverse_n1 * scale_c[None] + bias_c[None], (x_nc, scale_c, mean_n1, inverse_n1)
 
@@ -176,10 +177,10 @@ def _layer_backward(
     """`_norm_backward`'s, the rows being the groups. What the forward pass computes again here, XLA keeps: x minus its
     mean, which is why nothing else is written as it is there."""
     x_nc, scale_c, mean_n1, inverse_n1 = kept
-    centred, scaled = x_nc - mean_n1, gradient_nc * scale_c[None]
+    centred, scaled = x_nc.astype(jnp.float32) - mean_n1, gradient_nc * scale_c[None]
     level, along = scaled.mean(1, keepdims=True), (scaled * centred).mean(1, keepdims=True)
     x = (scaled - level) * inverse_n1 - centred * (inverse_n1**3 * along)
-    return x, (gradient_nc * centred * inverse_n1).sum(0), gradient_nc.sum(0)
+    return x.astype(x_nc.dtype), (gradient_nc * centred * inverse_n1).sum(0), gradient_nc.sum(0)
 
 
 _layer_norm_of_rows.defvjp(_layer_forward, _layer_backward)

@@ -118,8 +118,8 @@ class LayerNorm(nn.Module):
         c = x.shape[-1]
         scale = parameter(self, "scale", nn.initializers.ones, (c,))
         bias = parameter(self, "bias", nn.initializers.zeros, (c,))
-        x_nc, scale, bias = (a.astype(jnp.float32) for a in (x.reshape(-1, c), scale, bias))
-        return layer_norm(x_nc, scale, bias, self.epsilon).reshape(x.shape).astype(self.dtype or x.dtype)
+        out = layer_norm(x.reshape(-1, c), scale.astype(jnp.float32), bias.astype(jnp.float32), self.epsilon)
+        return out.reshape(x.shape).astype(self.dtype or x.dtype)
 
 
 def timestep_embedding(t_b: jax.Array, width: int, flip_sin_to_cos: bool, freq_shift: float) -> jax.Array:

@@ -59,7 +59,7 @@ def test_cost(tiny_folder: Path, tmp_path: Path) -> None:
     double = step_cost(dataclasses.replace(base, train=dataclasses.replace(base.train, batch=7)), source)
     assert 1.9 < double.flops / one.flops < 2.1
     assert remat.saved < 0.6 * one.saved and remat.flops > 1.1 * one.flops
-    assert half.saved < 0.85 * one.saved and half.frozen < 0.6 * one.frozen and half.trained == one.trained
+    assert half.saved < 0.8 * one.saved and half.frozen < 0.6 * one.frozen and half.trained == one.trained
     assert one.flops > 0
 
 
