@@ -1,5 +1,5 @@
 """cns_jax beside PyTorch: python -m benchmarks.run --suite={mini,sd15-small,sd15} [--only=step,sample]
-        [--processes=3] [--rounds=3]
+        [--processes=3] [--rounds=3] [--together]
 
 Both sides read the same weights and take turns; a line a workload goes to benchmarks/results/speed.jsonl and the table
 of all lines to speed.md. benchmarks/README.md says how to read them.
@@ -31,6 +31,7 @@ _SUITE = flags.DEFINE_enum("suite", "mini", list(SUITES), "which model and sizes
 _ONLY = flags.DEFINE_list("only", list(NAMES), "which workloads")
 _PROCESSES = flags.DEFINE_integer("processes", 3, "pairs of processes, one after another", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "timed runs of each side in a pair, in turns (at least)", lower_bound=1)
+_TOGETHER = flags.DEFINE_bool("together", False, "all start and compile at once: for many cores and much memory")
 _CACHE = flags.DEFINE_string("cache", "runs/benchmarks", "where random Stable Diffusion 1.5 is written (4 GB)")
 _RESULTS = flags.DEFINE_string("results", "benchmarks/results", "folder of the lines and the table")
 _SECONDS = 4.0  # of a pair of processes, at least
@@ -47,24 +48,34 @@ def main(_: list[str]) -> None:
     folder = model_folder(suite, Path(_CACHE.value))
     file = Path(_RESULTS.value) / "speed.jsonl"
     ceiling = 0.0
-    for name in dict.fromkeys(["matmul", *_ONLY.value]):
-        line = compare(name, suite, folder, _PROCESSES.value, _ROUNDS.value)
+    names = list(dict.fromkeys(["matmul", *_ONLY.value]))
+    begun = {name: _start(name, suite, folder) for name in names} if _TOGETHER.value else {}
+    for name in names:
+        line = compare(name, suite, folder, _PROCESSES.value, _ROUNDS.value, begun.pop(name, None))
         ceiling = ceiling or max(rate(line, side) for side in SIDES)
         keep(file, line | {"ceiling": ceiling}, KEY)
     file.with_suffix(".md").write_text(table(file))
     print(file.with_suffix(".md").read_text())
 
 
-def compare(name: str, suite: Suite, folder: Path, processes: int, rounds: int) -> dict[str, Any]:
+def compare(
+    name: str,
+    suite: Suite,
+    folder: Path,
+    processes: int,
+    rounds: int,
+    begun: dict[str, Worker] | None = None,
+) -> dict[str, Any]:
     """Time one workload on both sides, in turns whose order changes every round.
 
     Each pair of processes has `rounds` rounds and more: a process may be 1.4 times as fast as another, all its life.
+    begun: the first pair, where it is starting already.
     """
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     abouts: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     memory = FreeMemory()
     for pair in range(processes):
-        workers = {side: Worker(side, name, suite, folder) for side in SIDES}
+        workers, begun = begun or _one_by_one(name, suite, folder), None
         _require_one_device({side: worker.about["device"] for side, worker in workers.items()})
         for index in tqdm(_turns(rounds), f"{suite.name} {name}, {pair + 1} of {processes}", unit="round", leave=False):
             for side in list(SIDES)[:: 1 if index % 2 else -1]:
@@ -88,6 +99,19 @@ def compare(name: str, suite: Suite, folder: Path, processes: int, rounds: int) 
         "device": ours["device"],
         **provenance("torch", "diffusers"),
     }
+
+
+def _start(name: str, suite: Suite, folder: Path) -> dict[str, Worker]:
+    return {side: Worker(side, name, suite, folder) for side in SIDES}
+
+
+def _one_by_one(name: str, suite: Suite, folder: Path) -> dict[str, Worker]:
+    """Neither compiles beside the other, which would slow it."""
+    workers = {}
+    for side in SIDES:
+        workers[side] = Worker(side, name, suite, folder)
+        workers[side].wait()
+    return workers
 
 
 def _turns(rounds: int) -> Iterator[int]:

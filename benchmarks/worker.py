@@ -7,6 +7,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from functools import cached_property
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,7 +31,15 @@ class Worker:
         self._process = context.Process(target=_serve, args=(theirs, side, name, suite, folder), daemon=True)
         self._process.start()
         theirs.close()
-        self.about: dict[str, Any] = self._answer()
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the process tells when it has built the workload and run it once; waits for that."""
+        return self._answer()
+
+    def wait(self) -> None:
+        """Until the process is ready."""
+        _ = self.about
 
     def seconds(self) -> float:
         """Wall clock of one run, of one step where a run has several."""

@@ -8,9 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.suites import (
     CALIBRATION,
@@ -42,18 +43,31 @@ class Theirs:
         self.on_gpu = self.device.type == "cuda"
         torch.manual_seed(0)
         torch.backends.cudnn.benchmark = True  # as XLA, which tries convolutions when it compiles
-        self.unet, self.text = load_networks(folder, torch.zeros(ROWS, self._width()), self.device)
-        self.vae = load_vae(folder, self.device)
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_gpu)
-        config = self.text.config
+        config = CLIPTextConfig.from_pretrained(folder, subfolder="text_encoder")
         self.length, self.width, self.vocabulary = config.max_position_embeddings, config.hidden_size, config.vocab_size
-        side = suite.pixels // 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.shape = (self.unet.config.in_channels, side, side)
 
-    def _width(self) -> int:
-        from transformers import CLIPTextConfig
+    @cached_property
+    def _networks(self) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+        return load_networks(self.folder, torch.zeros(ROWS, self.width), self.device)
 
-        return CLIPTextConfig.from_pretrained(self.folder, subfolder="text_encoder").hidden_size
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        return self._networks[0]
+
+    @property
+    def text(self) -> CLIPTextModel:
+        return self._networks[1]
+
+    @cached_property
+    def vae(self) -> AutoencoderKL:
+        return load_vae(self.folder, self.device)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of latents, NCHW without the batch."""
+        side = self.suite.pixels // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.unet.config.in_channels, side, side
 
     def _compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return torch.compile(function) if self.on_gpu else function

@@ -24,6 +24,12 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
         "xla_backend_optimization_level": "2",
     },
+    # products that share an input become one at the price of copying weights in every step, and of slices before
+    # cuDNN's attention; convolutions among the kernels that a CUDA graph launches make a step one graph
+    "gpu": {
+        "xla_gpu_dot_merger_threshold_mb": "0",
+        "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONVOLUTION",
+    },
 }
 """Of XLA, by backend; one that the installed jaxlib does not know is left out."""
 

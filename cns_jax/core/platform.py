@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,6 +23,18 @@ PLAIN = "plain"
 def platform() -> str:
     """ "cpu", "gpu" or "tpu": JAX's default backend, or what `compiled_for` asks for; NOTHING in `shapes_of`."""
     return _asked.get() or jax.default_backend()
+
+
+def cuda_capability() -> float:
+    """Compute capability of the NVIDIA GPU that programs are traced for: 8 is Ampere's (2020), whose matrix units take
+    bfloat16, as Triton's kernels want, 9 Hopper's. 0 on all else; a GPU that is compiled for ahead of time is taken for
+    Hopper's."""
+    if platform() != "gpu":
+        return 0.0
+    if _asked.get():
+        return 9.0
+    found = str(getattr(jax.local_devices()[0], "compute_capability", ""))  # AMD's are words
+    return float(found) if re.fullmatch(r"\d+\.\d+", found) else 0.0
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cns_jax.nn.formulations import dot_product_attention
+from cns_jax.nn.formulations import dot_product_attention, even
 from cns_jax.nn.layers import Dense
 
 
@@ -37,12 +37,13 @@ class Attention(nn.Module):
 
         detach_begin: let no gradient through the key and value of context position 0.
         """
-        context = x_bqc if context_bkc is None else context_bkc
+        context = x_bqc if context_bkc is None else even(context_bkc)
         inner = self.heads * self.head_dim
         dense = lambda name: Dense(inner, self.qkv_bias, self.dtype, name=name)  # noqa: E731
         q, k, v = dense("to_q")(x_bqc), dense("to_k")(context), dense("to_v")(context)
         if detach_begin:
             k, v = detach_first_token(k), detach_first_token(v)
         split = lambda x: x.reshape(*x.shape[:2], self.heads, self.head_dim)  # noqa: E731
-        out = dot_product_attention(split(q), split(k), split(v))
+        keys = None if context_bkc is None else context_bkc.shape[1]
+        out = dot_product_attention(split(q), split(k), split(v), keys=keys)
         return Dense(self.channels, True, self.dtype, name="to_out.0")(out.reshape(*q.shape[:2], inner))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from cns_jax.nn.config import read_config
-from cns_jax.nn.formulations import dot_product_attention, gelu, quick_gelu
+from cns_jax.nn.formulations import dot_product_attention, even, gelu, quick_gelu
 from cns_jax.nn.layers import Dense, Dtype, LayerNorm
 
 _ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
@@ -73,12 +73,12 @@ class SelfAttention(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x_blc: jax.Array, mask_qk: jax.Array | None) -> jax.Array:
+    def __call__(self, x_blc: jax.Array, causal: bool) -> jax.Array:
         b, length, c = x_blc.shape
         names = ("q_proj", "k_proj", "v_proj")
         shape = (b, length, self.heads, c // self.heads)
         q, k, v = (Dense(c, True, self.dtype, name=name)(x_blc).reshape(shape) for name in names)
-        out = dot_product_attention(q, k, v, mask_qk).reshape(b, length, c)
+        out = dot_product_attention(q, k, v, causal).reshape(b, length, c)
         return Dense(c, True, self.dtype, name="out_proj")(out)
 
 
@@ -102,11 +102,11 @@ class EncoderLayer(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x_blc: jax.Array, mask_qk: jax.Array | None) -> jax.Array:
+    def __call__(self, x_blc: jax.Array, causal: bool) -> jax.Array:
         c = self.config
         norm = lambda name: LayerNorm(c.layer_norm_eps, self.dtype, name=name)  # noqa: E731
         attention = SelfAttention(c.num_attention_heads, self.dtype, name="self_attn")
-        x_blc = x_blc + attention(norm("layer_norm1")(x_blc), mask_qk)
+        x_blc = x_blc + attention(norm("layer_norm1")(x_blc), causal)
         mlp = MLP(c.intermediate_size, c.hidden_act, self.dtype, name="mlp")
         return x_blc + mlp(norm("layer_norm2")(x_blc))
 
@@ -118,9 +118,9 @@ class Encoder(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x_blc: jax.Array, mask_qk: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x_blc: jax.Array, causal: bool = False) -> jax.Array:
         for i in range(self.config.num_hidden_layers):
-            x_blc = EncoderLayer(self.config, self.dtype, name=f"layers.{i}")(x_blc, mask_qk)
+            x_blc = EncoderLayer(self.config, self.dtype, name=f"layers.{i}")(x_blc, causal)
         return x_blc
 
 
@@ -149,10 +149,10 @@ class TextTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, ids_bl: jax.Array, concept_rows_rd: jax.Array | None = None) -> jax.Array:
-        length = ids_bl.shape[1]
-        x = TextEmbeddings(self.config, name="embeddings")(ids_bl, concept_rows_rd)
+        x = even(TextEmbeddings(self.config, name="embeddings")(ids_bl, concept_rows_rd))
         x = x if self.dtype is None else x.astype(self.dtype)
-        x = Encoder(self.config, self.dtype, name="encoder")(x, jnp.tril(jnp.ones((length, length), bool)))
+        x = Encoder(self.config, self.dtype, name="encoder")(x, causal=True)
+        x = x[:, : ids_bl.shape[1]]  # no token sees a later one
         return LayerNorm(self.config.layer_norm_eps, self.dtype, name="final_layer_norm")(x)
 
 

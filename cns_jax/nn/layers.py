@@ -91,19 +91,20 @@ class Conv(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Group normalization over all positions, in float32."""
+    """Group normalization over all positions, in float32, of x + shift (b, c) if there is one; activated: then SiLU."""
 
     groups: int
     epsilon: float
     dtype: Dtype = None
+    activated: bool = False
 
     @nn.compact
-    def __call__(self, x_bhwc: jax.Array) -> jax.Array:
+    def __call__(self, x_bhwc: jax.Array, shift_bc: jax.Array | None = None) -> jax.Array:
         b, *_, c = x_bhwc.shape
         scale = parameter(self, "scale", nn.initializers.ones, (c,))
         bias = parameter(self, "bias", nn.initializers.zeros, (c,))
-        x_bnc, scale, bias = (a.astype(jnp.float32) for a in (x_bhwc.reshape(b, -1, c), scale, bias))
-        out = group_norm(x_bnc, scale, bias, self.groups, self.epsilon)
+        x_bnc = x_bhwc.reshape(b, -1, c)
+        out = group_norm(x_bnc, scale, bias, self.groups, self.epsilon, self.activated, shift_bc)
         return out.reshape(x_bhwc.shape).astype(self.dtype or x_bhwc.dtype)
 
 
@@ -153,12 +154,13 @@ class ResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x_bhwc: jax.Array, temb_bc: jax.Array | None = None) -> jax.Array:
-        norm = lambda name: GroupNorm(self.groups, self.epsilon, self.dtype, name=name)  # noqa: E731
-        h = Conv(self.channels, 3, self.dtype, name="conv1")(silu(norm("norm1")(x_bhwc)))
+        norm = lambda name: GroupNorm(self.groups, self.epsilon, self.dtype, True, name=name)  # noqa: E731
+        h = Conv(self.channels, 3, self.dtype, name="conv1")(norm("norm1")(x_bhwc))
+        shift_bc = None
         if temb_bc is not None:
             shift_bc = Dense(self.channels, True, self.dtype, name="time_emb_proj")(silu(temb_bc))
-            h = h + repeated(shift_bc, len(h))[:, None, None]
-        h = Conv(self.channels, 3, self.dtype, name="conv2")(silu(norm("norm2")(h)))
+            shift_bc = repeated(shift_bc, len(h))
+        h = Conv(self.channels, 3, self.dtype, name="conv2")(norm("norm2")(h, shift_bc))
         if x_bhwc.shape[-1] != self.channels:
             x_bhwc = Conv(self.channels, 1, self.dtype, name="conv_shortcut")(x_bhwc)
         return x_bhwc + h

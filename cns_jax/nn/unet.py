@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 
 from cns_jax.nn.config import UnsupportedConfig, per_level, read_config
-from cns_jax.nn.formulations import silu
 from cns_jax.nn.layers import (
     Conv,
     Downsample,
@@ -249,5 +248,5 @@ class UNet2DConditionModel(nn.Module):
             # a level that enlarges also sees the skips after its own: only their size is read
             x = block_up(x, skips, temb, text_bkd, detach_begin)
             del skips[-layers:]
-        x = silu(GroupNorm(c.norm_num_groups, c.norm_eps, self.dtype, name="conv_norm_out")(x))
+        x = GroupNorm(c.norm_num_groups, c.norm_eps, self.dtype, True, name="conv_norm_out")(x)
         return Conv(c.out_channels, 3, self.dtype, name="conv_out")(x)

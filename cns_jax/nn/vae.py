@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from cns_jax.nn.config import read_config
-from cns_jax.nn.formulations import dot_product_attention, silu
+from cns_jax.nn.formulations import dot_product_attention
 from cns_jax.nn.layers import Conv, Dense, Downsample, Dtype, GroupNorm, ResnetBlock, Upsample
 
 _EPSILON = 1e-6
@@ -126,7 +126,7 @@ class Encoder(nn.Module):
             )
             x = level(x)
         x = MidBlock(c, self.dtype, name="mid_block")(x)
-        x = silu(GroupNorm(c.norm_num_groups, _EPSILON, self.dtype, name="conv_norm_out")(x))
+        x = GroupNorm(c.norm_num_groups, _EPSILON, self.dtype, True, name="conv_norm_out")(x)
         return Conv(2 * c.latent_channels, 3, self.dtype, name="conv_out")(x)
 
 
@@ -146,7 +146,7 @@ class Decoder(nn.Module):
             resample = None if i == last else "up"
             layers = c.layers_per_block + 1
             x = Level(channels, layers, c.norm_num_groups, resample, self.dtype, name=f"up_blocks.{i}")(x)
-        x = silu(GroupNorm(c.norm_num_groups, _EPSILON, self.dtype, name="conv_norm_out")(x))
+        x = GroupNorm(c.norm_num_groups, _EPSILON, self.dtype, True, name="conv_norm_out")(x)
         return Conv(c.out_channels, 3, self.dtype, name="conv_out")(x)
 
 

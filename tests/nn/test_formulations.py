@@ -176,6 +176,38 @@ def test_a_tpu_attends_in_blocks_each_chip_to_its_own_rows(devices: int) -> None
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), plain, in_blocks)
 
 
+NORMS = {  # positions, channels, groups: of whole tiles, of a part, and of more tiles than one
+    "tiles": (64, 64, 4),
+    "parts": (37, 30, 3),
+    "more": (2050, 12, 4),
+}
+
+
+@pytest.mark.parametrize("activated", [False, True])
+@pytest.mark.parametrize("name", NORMS)
+def test_a_gpu_normalizes_in_one_kernel(name: str, activated: bool) -> None:
+    """Triton's kernels, run by Pallas' interpreter; of values far from 0, whose squares would cancel."""
+    positions, channels, groups = NORMS[name]
+    arguments = (normal(2, positions, channels) + 40, normal(channels), normal(channels))
+    norm = lambda *a: group_norm(*a, groups, 1e-5, activated)  # noqa: E731
+    plain, kernel = (values_and_gradients(norm, platform, arguments) for platform in ("tpu", "gpu"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), plain, kernel)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_each_gpu_normalizes_its_own_rows(devices: int) -> None:
+    mesh = make_mesh(devices=jax.devices()[:devices])
+    x, scale, bias = normal(2, 16, 12), normal(12), normal(12)
+    norm = lambda *a: group_norm(*a, 3, 1e-5, True)  # noqa: E731
+    plain = values_and_gradients(norm, "tpu", (x, scale, bias))
+    split = jax.device_put(x, NamedSharding(mesh, ROWS))
+    with rows_over(mesh):
+        kernels = str(jax.make_jaxpr(compiled_for("gpu")(norm))(split, scale, bias)).count("pallas_call")
+        own = values_and_gradients(norm, "gpu", (split, scale, bias))
+    assert kernels == 1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), plain, own)
+
+
 def test_short_attention_and_unknown_placement_stay_the_librarys() -> None:
     def kernels(positions: int, over: Mesh | None) -> int:
         shapes = [jax.ShapeDtypeStruct((2, positions, 1, 8), jnp.float32)] * 3
