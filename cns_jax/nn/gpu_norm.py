@@ -65,7 +65,8 @@ def _backward(
     mean_b1c, inverse_b1c = map(wide, stats_bg)
     shifted = x_bnc.astype(jnp.float32) + (0.0 if shift_bc is None else shift_bc[:, None].astype(jnp.float32))
     normal = (shifted - mean_b1c) * inverse_b1c
-    pulled = _before_silu(gradient_bnc.astype(jnp.float32), normal * scale_c + bias_c, activated)
+    before = normal * scale_c[None, None] + bias_c[None, None]
+    pulled = _before_silu(gradient_bnc.astype(jnp.float32), before, activated)
     of_scale, of_bias = (pulled * normal).sum((0, 1)), pulled.sum((0, 1))
     of_shift = None if shift_bc is None else of_x.astype(jnp.float32).sum(1).astype(shift_bc.dtype)
     return of_x, of_shift, of_scale.astype(scale_c.dtype), of_bias.astype(bias_c.dtype)
