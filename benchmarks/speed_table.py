@@ -36,7 +36,7 @@ def _row(line: Mapping[str, Any]) -> list[str]:
         line["workload"],
         _spread(ours["seconds"]),
         _spread(theirs["seconds"]),
-        f"{line['ratio']:.2f}",
+        f"{line['ratio']:.2f}" + (f" ({line['note']})" if "note" in line else ""),
         f"{line['images'] / median:.3g}" if line["images"] else "",
         f"{flops / 1e12:.3g} / {rate(line, 'PyTorch') / 1e12:.3g}" if flops else "",
         f"{flops / line['ceiling']:.0%}" if flops and line["workload"] != "matmul" else "",

@@ -2,5 +2,5 @@
 
 Written to be fast, so that the comparison is honest: frozen weights take no gradients, views are cached moments,
 attention is PyTorch's own, Adam is fused, the VAE's convolutions are channels-last; on a GPU the UNet's too, the
-networks run under bfloat16 autocast and are compiled: to sample as a whole, to train block by block.
+networks run under bfloat16 autocast, and the loss is compiled.
 """

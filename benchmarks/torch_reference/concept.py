@@ -22,7 +22,7 @@ from transformers import CLIPTokenizer
 
 from benchmarks.torch_reference.data import Views
 from benchmarks.torch_reference.lesson import Lesson, Rates
-from benchmarks.torch_reference.networks import compile_blocks, cumulative_alphas, kernels, load_networks, load_vae
+from benchmarks.torch_reference.networks import cumulative_alphas, kernels, load_networks, load_vae
 from benchmarks.torch_reference.sampler import sample_latents
 from benchmarks.torch_reference.selection import concept_neurons, feature_norms
 from benchmarks.worker import peak_bytes
@@ -41,8 +41,6 @@ class Teacher:
         self.tokenizer.add_tokens(TOKEN)
         self.vae = load_vae(folder, self.device)
         self.unet, self.text = load_networks(folder, torch.zeros(1, job["width"]), self.device)
-        if self.device.type == "cuda":
-            compile_blocks(self.unet, self.text)
         with torch.no_grad():
             rows = self.text.get_input_embeddings()
             rows.rows[0] = rows.table[self.ids([job["class_word"]])[0, 1]]
@@ -89,6 +87,8 @@ class Teacher:
             with self.autocast:
                 return self.unet(x, t, text).sample
 
+        if self.device.type == "cuda":
+            predict = torch.compile(predict)
         scheduler = DPMSolverMultistepScheduler.from_pretrained(job["model"], subfolder="scheduler")
         latents = sample_latents(predict, scheduler, text, negative, noise, job["prior_steps"], 4.0)
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from benchmarks.torch_reference.networks import compile_blocks, kernels
+from benchmarks.torch_reference.networks import kernels
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,9 @@ class Lesson:
         self.optimizer = torch.optim.Adam(groups, fused=True)
         on_gpu = self.rows.is_cuda
         self.autocast = torch.autocast(self.rows.device.type, torch.bfloat16, enabled=on_gpu)
-        if on_gpu:
-            compile_blocks(unet, text)
+        self.loss = torch.compile(self._loss) if on_gpu else self._loss
 
-    def loss(self, batch: TorchBatch) -> Tensor:
+    def _loss(self, batch: TorchBatch) -> Tensor:
         signal, sigma = self.signal[batch.t, None, None, None], self.sigma[batch.t, None, None, None]
         noisy = signal * batch.latents + sigma * batch.noise
         with self.autocast:

@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDPMScheduler, Transformer2DModel, UNet2DConditionModel
-from diffusers.models.resnet import ResnetBlock2D
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
-from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 
 class GrownEmbedding(nn.Module):
@@ -78,16 +76,6 @@ def load_vae(folder: Path, device: torch.device) -> AutoencoderKL:
     if device.type == "cuda":
         halve(vae)
     return vae
-
-
-def compile_blocks(*networks: nn.Module) -> None:
-    """Compile each ResNet block, spatial transformer and text layer, in place: equal ones are compiled once, so this
-    takes a minute where a training step as a whole took longer than five."""
-    torch._dynamo.config.recompile_limit = 64  # 14 ResNet blocks differ
-    for network in networks:
-        for block in network.modules():
-            if isinstance(block, (ResnetBlock2D, Transformer2DModel, CLIPEncoderLayer)):
-                block.compile(dynamic=False)
 
 
 def halve(network: nn.Module) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from cns_jax.core.platform import compiled_for, platform, shapes_of
+from cns_jax.core.platform import compiled_for, cuda_capability, platform, shapes_of
 from cns_jax.nn.formulations import dot_product_attention
 from cns_jax.nn.layers import Dense
 from cns_jax.nn.model import Model
@@ -17,6 +19,18 @@ def test_the_platform_is_that_of_the_machine_unless_asked_otherwise() -> None:
         assert platform() == "tpu"
         raise RuntimeError
     assert platform() == jax.default_backend()
+
+
+@pytest.mark.parametrize(("found", "capability"), [("9.0", 9.0), ("7.5", 7.5), ("gfx942", 0.0), (None, 0.0)])
+def test_only_nvidias_gpus_have_a_capability(
+    found: str | None, capability: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cuda_capability() == 0
+    with compiled_for("gpu"):
+        assert cuda_capability() == 9
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(compute_capability=found)])
+    assert cuda_capability() == capability
 
 
 def test_attention_is_traced_for_the_platform_that_is_asked_for() -> None:

@@ -1,4 +1,4 @@
-"""What a CPU or TPU computes in a formulation of its own is what the library computes, gradients included."""
+"""What a device computes in a formulation of its own is what the library computes, gradients included."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import Mesh, NamedSharding
 
 from cns_jax.core.mesh import ROWS, make_mesh, rows_over
-from cns_jax.core.platform import compiled_for
-from cns_jax.nn import convolutions
+from cns_jax.core.platform import PLAIN, compiled_for
+from cns_jax.nn import convolutions, gpu_norm
 from cns_jax.nn.convolutions import convolution, enlarged_convolution
 from cns_jax.nn.formulations import (
     dot_product_attention,
+    even,
     gated_gelu,
     gelu,
     group_norm,
@@ -86,7 +87,7 @@ CASES: dict[str, tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_cpu_computes_the_same(case: str) -> None:
     function, arguments = CASES[case]
-    ours, theirs = (values_and_gradients(function, name, arguments) for name in ("cpu", "gpu"))
+    ours, theirs = (values_and_gradients(function, name, arguments) for name in ("cpu", PLAIN))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), ours, theirs)
 
 
@@ -176,21 +177,26 @@ def test_a_tpu_attends_in_blocks_each_chip_to_its_own_rows(devices: int) -> None
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), plain, in_blocks)
 
 
-NORMS = {  # positions, channels, groups: of whole tiles, of a part, and of more tiles than one
-    "tiles": (64, 64, 4),
-    "parts": (37, 30, 3),
-    "more": (2050, 12, 4),
+ONE = make_mesh(devices=jax.devices()[:1])
+NORMS = {  # positions, channels, groups, and whether SiLU follows; of 64 values in a tile and at most 4 chunks
+    "a tile each": (16, 64, 4, True),
+    "tiles in part": (37, 30, 3, False),
+    "some tiles each": (130, 32, 2, True),
+    "chunks past the end": (300, 12, 3, False),
+    "three chunks": (35, 12, 3, True),
 }
 
 
-@pytest.mark.parametrize("activated", [False, True])
 @pytest.mark.parametrize("name", NORMS)
-def test_a_gpu_normalizes_in_one_kernel(name: str, activated: bool) -> None:
+def test_a_gpu_normalizes_in_kernels_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton's kernels, run by Pallas' interpreter; of values far from 0, whose squares would cancel."""
-    positions, channels, groups = NORMS[name]
-    arguments = (normal(2, positions, channels) + 40, normal(channels), normal(channels))
-    norm = lambda *a: group_norm(*a, groups, 1e-5, activated)  # noqa: E731
-    plain, kernel = (values_and_gradients(norm, platform, arguments) for platform in ("tpu", "gpu"))
+    monkeypatch.setattr(gpu_norm, "_TILE", 64)
+    monkeypatch.setattr(gpu_norm, "_CHUNKS", 4)
+    positions, channels, groups, activated = NORMS[name]
+    arguments = (normal(2, positions, channels) + 40, normal(channels), normal(channels), normal(2, channels))
+    norm = lambda x, scale, bias, shift: group_norm(x, scale, bias, groups, 1e-5, activated, shift)  # noqa: E731
+    with rows_over(ONE):
+        plain, kernel = (values_and_gradients(norm, platform, arguments) for platform in (PLAIN, "gpu"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), plain, kernel)
 
 
@@ -199,13 +205,57 @@ def test_each_gpu_normalizes_its_own_rows(devices: int) -> None:
     mesh = make_mesh(devices=jax.devices()[:devices])
     x, scale, bias = normal(2, 16, 12), normal(12), normal(12)
     norm = lambda *a: group_norm(*a, 3, 1e-5, True)  # noqa: E731
-    plain = values_and_gradients(norm, "tpu", (x, scale, bias))
+    plain = values_and_gradients(norm, PLAIN, (x, scale, bias))
     split = jax.device_put(x, NamedSharding(mesh, ROWS))
     with rows_over(mesh):
-        kernels = str(jax.make_jaxpr(compiled_for("gpu")(norm))(split, scale, bias)).count("pallas_call")
+        kernels = str(jax.make_jaxpr(compiled_for("gpu")(norm))(split, scale, bias)).count("pallas_call[")
         own = values_and_gradients(norm, "gpu", (split, scale, bias))
-    assert kernels == 1
+    assert kernels == 2
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), plain, own)
+
+
+def test_a_gpu_keeps_bfloat16_between_its_layers() -> None:
+    """What a kernel writes has its input's type, parameters may have another."""
+    x = normal(2, 16, 12).astype(jnp.bfloat16)
+    with compiled_for("gpu"), rows_over(ONE):
+        out, pull = jax.vjp(lambda x, s: group_norm(x, s, s, 3, 1e-5, True), x, normal(12))
+    of_x, of_scale = pull(jnp.ones_like(out))
+    assert (out.dtype, of_x.dtype, of_scale.dtype) == (jnp.bfloat16, jnp.bfloat16, jnp.float32)
+    with compiled_for(PLAIN):
+        plain = group_norm(x, normal(12), normal(12), 3, 1e-5)
+    assert plain.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("positions", "keys", "width", "dtype", "kernel"),
+    [
+        (64, 64, 40, jnp.bfloat16, "cudnn"),
+        (64, 77, 40, jnp.bfloat16, "cudnn"),  # made even
+        (77, 77, 40, jnp.bfloat16, None),  # its gradient takes even lengths
+        (64, 64, 36, jnp.bfloat16, None),
+        (64, 64, 512, jnp.bfloat16, None),
+        (64, 64, 40, jnp.float32, None),
+    ],
+)
+def test_a_gpu_attends_by_cudnn_where_that_fits(
+    positions: int, keys: int, width: int, dtype: Any, kernel: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+    library = jax.nn.dot_product_attention
+
+    def attend(*arguments: jax.Array, implementation: str | None, **keywords: Any) -> jax.Array:
+        asked.append(implementation)
+        return library(*arguments, **keywords)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", attend)
+    q, context = normal(2, positions, 2, width).astype(dtype), normal(2, keys, 2, width).astype(dtype)
+    with compiled_for("gpu"):
+        k = context if positions == keys else even(context)
+        out = dot_product_attention(q, k, k, keys=keys)
+    with compiled_for(PLAIN):
+        plain = dot_product_attention(q, context, context)
+    assert asked == [kernel, None]
+    np.testing.assert_allclose(out.astype(jnp.float32), plain.astype(jnp.float32), rtol=0.02, atol=0.02)
 
 
 def test_short_attention_and_unknown_placement_stay_the_librarys() -> None:
