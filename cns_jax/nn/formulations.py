@@ -308,10 +308,10 @@ def dot_product_attention(
 
 
 def _suits_cudnn(q_bqnd: jax.Array, k_bknd: jax.Array) -> bool:
-    """Its gradient takes even lengths only."""
-    widest = 256 if cuda_capability() >= 9 else 128
+    """Its gradient takes even lengths only; of short ones the scores are small."""
+    lengths, widest = (q_bqnd.shape[1], k_bknd.shape[1]), 256 if cuda_capability() >= 9 else 128
     fits = q_bqnd.shape[-1] % 8 == 0 and q_bqnd.shape[-1] <= widest and q_bqnd.dtype == jnp.bfloat16
-    return cuda_capability() >= 8 and fits and q_bqnd.shape[1] % 2 == k_bknd.shape[1] % 2 == 0
+    return cuda_capability() >= 8 and fits and min(lengths) >= 64 and not any(n % 2 for n in lengths)
 
 
 def _is_long(q_bqnd: jax.Array, k_bknd: jax.Array) -> bool:

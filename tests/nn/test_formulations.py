@@ -232,6 +232,7 @@ def test_a_gpu_keeps_bfloat16_between_its_layers() -> None:
         (64, 64, 40, jnp.bfloat16, "cudnn"),
         (64, 77, 40, jnp.bfloat16, "cudnn"),  # made even
         (77, 77, 40, jnp.bfloat16, None),  # its gradient takes even lengths
+        (16, 16, 40, jnp.bfloat16, None),
         (64, 64, 36, jnp.bfloat16, None),
         (64, 64, 512, jnp.bfloat16, None),
         (64, 64, 40, jnp.float32, None),
