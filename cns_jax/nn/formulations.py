@@ -288,11 +288,16 @@ def dot_product_attention(
     if platform() == "tpu" and not causal and _is_long(q_bqnd, k_bknd):
         return _flash(q_bqnd, k_bknd, v_bknd)
     if platform() != "cpu":
-        lengths = jnp.full(len(k_bknd), keys, jnp.int32) if keys not in (None, k_bknd.shape[1]) else None
-        kernel: Literal["cudnn"] | None = "cudnn" if _suits_cudnn(q_bqnd, k_bknd) else None
-        return jax.nn.dot_product_attention(
-            q_bqnd, k_bknd, v_bknd, is_causal=causal, key_value_seq_lengths=lengths, implementation=kernel
-        )
+        cudnn = _suits_cudnn(q_bqnd, k_bknd)
+        kernel: Literal["cudnn"] | None = "cudnn" if cudnn else None
+
+        def attend(*of_heads: jax.Array) -> jax.Array:
+            lengths = jnp.full(len(of_heads[0]), keys, jnp.int32) if keys not in (None, k_bknd.shape[1]) else None
+            return jax.nn.dot_product_attention(
+                *of_heads, is_causal=causal, key_value_seq_lengths=lengths, implementation=kernel
+            )
+
+        return (of_own_rows(attend) if cudnn else attend)(q_bqnd, k_bknd, v_bknd)
     b, q, n, d = q_bqnd.shape
     rows = lambda x: x.transpose(0, 2, 1, 3).reshape(b * n, x.shape[1], d)  # noqa: E731
     q_rqd, k_rkd, v_rkd = rows(q_bqnd), rows(k_bknd), rows(v_bknd)
@@ -311,7 +316,8 @@ def _suits_cudnn(q_bqnd: jax.Array, k_bknd: jax.Array) -> bool:
     """Its gradient takes even lengths only; of short ones the scores are small."""
     lengths, widest = (q_bqnd.shape[1], k_bknd.shape[1]), 256 if cuda_capability() >= 9 else 128
     fits = q_bqnd.shape[-1] % 8 == 0 and q_bqnd.shape[-1] <= widest and q_bqnd.dtype == jnp.bfloat16
-    return cuda_capability() >= 8 and fits and min(lengths) >= 64 and not any(n % 2 for n in lengths)
+    suits = fits and min(lengths) >= 64 and not any(n % 2 for n in lengths)
+    return cuda_capability() >= 8 and suits and knows_rows(len(q_bqnd))
 
 
 def _is_long(q_bqnd: jax.Array, k_bknd: jax.Array) -> bool:
