@@ -8,6 +8,7 @@ Axes: b batch, n positions, c channels, g groups, w channels of a group, k chunk
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -46,20 +47,23 @@ def _forward(
     epsilon: float,
     activated: bool,
 ) -> tuple[jax.Array, tuple[jax.Array | None, ...]]:
-    call, of_channels = _Call(x_bnc, shift_bc, groups), [scale_c, bias_c]
-    sums_bkg = call.sums(_add_up, [], [], [])
+    call = _Call(x_bnc, shift_bc, groups)
+    sums = [call.sums(sum_bkg) for sum_bkg in call(_add_up, [], call.two_sums)]
     normalize = partial(_normalize, epsilon=epsilon, activated=activated)
-    y_bnc, *stats_bg = call.outputs(normalize, [], of_channels, [], sums_bkg, 2)
-    return y_bnc, (x_bnc, shift_bc, scale_c, bias_c, *stats_bg)
+    operands = [call.channels(scale_c), call.channels(bias_c), *sums]
+    y_bngw, *stats_bg = call(normalize, operands, [call.like_x, call.statistic, call.statistic])
+    return y_bngw.reshape(x_bnc.shape), (x_bnc, shift_bc, scale_c, bias_c, *stats_bg)
 
 
 def _backward(
     groups: int, epsilon: float, activated: bool, kept: tuple[Any, ...], gradient_bnc: jax.Array
 ) -> tuple[jax.Array, jax.Array | None, jax.Array, jax.Array]:
     x_bnc, shift_bc, scale_c, bias_c, *stats_bg = kept
-    call, arguments = _Call(x_bnc, shift_bc, groups), ([gradient_bnc], [scale_c, bias_c], stats_bg)
-    sums_bkg = call.sums(partial(_pull_sums, activated=activated), *arguments)
-    (of_x,) = call.outputs(partial(_pull, activated=activated), *arguments, sums_bkg, 0)
+    call = _Call(x_bnc, shift_bc, groups)
+    operands = [call.values(gradient_bnc), call.channels(scale_c), call.channels(bias_c), *map(call.stat, stats_bg)]
+    sums = [call.sums(sum_bkg) for sum_bkg in call(partial(_pull_sums, activated=activated), operands, call.two_sums)]
+    (of_x_bngw,) = call(partial(_pull, activated=activated), [*operands, *sums], [call.like_x])
+    of_x = of_x_bngw.reshape(x_bnc.shape)
     # the other gradients by XLA, which leaves out those that nothing asks for
     wide = lambda x_bg: jnp.repeat(x_bg, x_bnc.shape[2] // groups, axis=1)[:, None]  # noqa: E731
     mean_b1c, inverse_b1c = map(wide, stats_bg)
@@ -83,55 +87,61 @@ def _before_silu(gradient: jax.Array, before: jax.Array, activated: bool) -> jax
     return gradient * share * (1 + before * (1 - share))
 
 
+_Operand = tuple[jax.Array, pl.BlockSpec]
+_Output = tuple[jax.ShapeDtypeStruct, pl.BlockSpec]
+
+
 class _Call:
-    """How the values of one array are shared out. A block's sides are powers of 2, as Triton wants them: past the
-    array's ends nothing is read or written."""
+    """Calls kernels on one array, its shift and what else they take. A block's sides are powers of 2, as Triton wants
+    them: past the array's ends nothing is read or written."""
 
     def __init__(self, x_bnc: jax.Array, shift_bc: jax.Array | None, groups: int) -> None:
         b, n, c = x_bnc.shape
-        self.x, self.shifts = x_bnc, [] if shift_bc is None else [shift_bc]
         self.shape = b, n, groups, c // groups
-        sides = pl.next_power_of_2(groups), pl.next_power_of_2(c // groups)
-        rows = min(max(_TILE // (sides[0] * sides[1]), 1), pl.next_power_of_2(n))
+        self.sides = pl.next_power_of_2(groups), pl.next_power_of_2(c // groups)
+        rows = min(max(_TILE // math.prod(self.sides), 1), pl.next_power_of_2(n))
         tiles = pl.cdiv(n, rows)
-        self.each = pl.cdiv(tiles, _CHUNKS)  # tiles a chunk
-        chunks = pl.cdiv(tiles, self.each)
-        self.grid, self.tile = (b, chunks), (rows, *sides)
-        self.sums_shape = jax.ShapeDtypeStruct((b, chunks, groups), jnp.float32)
-        self.stat_shape = jax.ShapeDtypeStruct((b, groups), jnp.float32)
-        self.values = pl.BlockSpec((None, n, *sides), lambda i, k: (i, 0, 0, 0))
-        self.shift = pl.BlockSpec((None, *sides), lambda i, k: (i, 0, 0))
-        self.channels = pl.BlockSpec(sides, lambda i, k: (0, 0))
-        self.stat = pl.BlockSpec((None, sides[0]), lambda i, k: (i, 0))
-        self.own_sum = pl.BlockSpec((None, None, sides[0]), lambda i, k: (i, k, 0))
-        self.all_sums = pl.BlockSpec((None, pl.next_power_of_2(chunks), sides[0]), lambda i, k: (i, 0, 0))
+        each = pl.cdiv(tiles, _CHUNKS)  # tiles a chunk
+        self.chunks = pl.cdiv(tiles, each)
+        self.chunk = _Chunk(self.shape, (rows, *self.sides), each, self.chunks, shift_bc is not None)
+        self.x = [self.values(x_bnc)]
+        if shift_bc is not None:
+            spec = pl.BlockSpec((None, *self.sides), lambda i, k: (i, 0, 0))
+            self.x.append((shift_bc.reshape(b, *self.shape[2:]), spec))
+        self.like_x: _Output = jax.ShapeDtypeStruct(self.shape, x_bnc.dtype), self.x[0][1]
+        stat_bg = jax.ShapeDtypeStruct((b, groups), jnp.float32)
+        self.statistic: _Output = self.stat(stat_bg)
+        sum_bkg = jax.ShapeDtypeStruct((b, self.chunks, groups), jnp.float32)
+        self.two_sums: list[_Output] = [
+            (sum_bkg, pl.BlockSpec((None, None, self.sides[0]), lambda i, k: (i, k, 0)))
+        ] * 2
 
-    def sums(self, kernel: Callable[..., None], values: Any, channels: Any, stats: Any) -> list[jax.Array]:
-        """Two sums over each chunk and group."""
-        outputs = [(self.sums_shape, self.own_sum)] * 2
-        return self._run(kernel, values, channels, stats, [], outputs)
+    def values(self, x_bnc: jax.Array) -> _Operand:
+        """An image's."""
+        spec = pl.BlockSpec((None, self.shape[1], *self.sides), lambda i, k: (i, 0, 0, 0))
+        return x_bnc.reshape(self.shape), spec
 
-    def outputs(
-        self, kernel: Callable[..., None], values: Any, channels: Any, stats: Any, sums: Any, made: int
+    def channels(self, x_c: jax.Array) -> _Operand:
+        """A value a channel."""
+        return x_c.reshape(self.shape[2:]), pl.BlockSpec(self.sides, lambda i, k: (0, 0))
+
+    def stat(self, x_bg: Any) -> Any:
+        """A value a group of the image."""
+        return x_bg, pl.BlockSpec((None, self.sides[0]), lambda i, k: (i, 0))
+
+    def sums(self, x_bkg: jax.Array) -> _Operand:
+        """Those of all the image's chunks."""
+        spec = pl.BlockSpec((None, pl.next_power_of_2(self.chunks), self.sides[0]), lambda i, k: (i, 0, 0))
+        return x_bkg, spec
+
+    def __call__(
+        self, kernel: Callable[..., None], operands: Sequence[_Operand], outputs: Sequence[_Output]
     ) -> list[jax.Array]:
-        """An array like x, and `made` statistics of the groups."""
-        like_x = jax.ShapeDtypeStruct(self.shape, self.x.dtype)
-        outputs = [(like_x, self.values)] + [(self.stat_shape, self.stat)] * made
-        out, *found = self._run(kernel, values, channels, stats, sums, outputs)
-        return [out.reshape(*self.shape[:2], -1), *found]
-
-    def _run(
-        self, kernel: Callable[..., None], values: Any, channels: Any, stats: Any, sums: Any, outputs: Sequence[Any]
-    ) -> list[jax.Array]:
-        of_image, of_channels = (self.shape[0], *self.shape[2:]), self.shape[2:]
-        given = [(self.x.reshape(self.shape), self.values)]
-        given += [(x.reshape(of_image), self.shift) for x in self.shifts]
-        given += [(x.reshape(self.shape), self.values) for x in values]
-        given += [(x.reshape(of_channels), self.channels) for x in channels]
-        given += [(x, self.stat) for x in stats] + [(x, self.all_sums) for x in sums]
+        """The kernel of every image and chunk."""
+        given = [*self.x, *operands]
         call = pl.pallas_call(
-            partial(kernel, _Chunk(self.shape, self.tile, self.each, self.grid[1], bool(self.shifts))),
-            grid=self.grid,
+            partial(kernel, self.chunk),
+            grid=(self.shape[0], self.chunks),
             in_specs=[spec for _, spec in given],
             out_specs=[spec for _, spec in outputs],
             out_shape=[shape for shape, _ in outputs],
