@@ -8,12 +8,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from benchmarks import comparison
 from benchmarks.aot_reading import collectives, hbm_bytes, head_padding, table
 from benchmarks.many import draw_concepts, settings_of, summary
-from benchmarks.suites import NAMES
+from benchmarks.speed_table import table as speed_table
+from benchmarks.suites import NAMES, SUITES, Suite
+from benchmarks.worker import SIDES
 from cns_jax.data.folder import discover, read_concepts
 from cns_jax.nn.sizes import SD15
 
@@ -88,6 +92,48 @@ def test_both_sides_have_every_workload() -> None:
     assert [name for name in NAMES if not hasattr(Ours, name)] == []
     reference = pytest.importorskip("benchmarks.torch_reference.workloads", reason="needs diffusers")
     assert [name for name in NAMES if not hasattr(reference.Theirs, name)] == []
+
+
+class FakeWorker:
+    """Takes a second a run, PyTorch's two."""
+
+    made: ClassVar[list[str]] = []
+
+    def __init__(self, side: str, name: str, suite: Suite, folder: Path) -> None:
+        self.made.append(side)
+        self.runs, self.side = 0, side
+        self.about = {"device": "a card", "images": 2, "flops": 3.0, "per": 1, "first": 5.0, "load": 1.0, "written": 0}
+
+    def wait(self) -> None:
+        """It is ready."""
+
+    def seconds(self) -> float:
+        self.runs += 1
+        return 1.0 if self.side == "cns_jax" else 2.0
+
+    def close(self) -> float:
+        return 7.0
+
+
+def test_processes_that_started_before_are_the_first_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(comparison, "Worker", FakeWorker)
+    monkeypatch.setattr(comparison, "_SECONDS", 0.0)
+    monkeypatch.setattr(FakeWorker, "made", [])
+    suite = SUITES["mini"]
+    begun = comparison.start("step", suite, tmp_path)
+    line = comparison.compare("step", suite, tmp_path, 2, 3, dict(begun))
+    assert [worker.runs for worker in begun.values()] == [3, 3]
+    assert FakeWorker.made == [*SIDES, *SIDES]
+    assert line["ratios"] == [2.0] * 6 and line["sides"]["cns_jax"]["compile"] == 4.0
+
+
+def test_a_note_on_a_line_stands_beside_its_ratio(tmp_path: Path) -> None:
+    file = tmp_path / "speed.jsonl"
+    side = {"seconds": [1.0], "compile": 1.0, "peak_bytes": 1.0}
+    line = {"suite": "mini", "workload": "step", "device": "d", "ratio": 1.0, "images": 1, "flops": 1.0, "ceiling": 1.0,
+            "sides": dict.fromkeys(SIDES, side), "note": "by blocks"}  # fmt: skip
+    file.write_text(json.dumps(line))
+    assert "| 1.00 (by blocks) |" in speed_table(file)
 
 
 def test_drawn_concepts_are_as_many_as_asked_and_differ(tmp_path: Path) -> None:

@@ -242,8 +242,9 @@ def _add_up(chunk: _Chunk, *refs: Any) -> None:
 
 def _normalize(chunk: _Chunk, *refs: Any, epsilon: float, activated: bool) -> None:
     x, (scale_ref, bias_ref, sum_ref, square_ref, y_ref, mean_ref, inverse_ref) = chunk.reader(refs)
-    from_near, square = chunk.mean(sum_ref), chunk.mean(square_ref)
-    mean_g, inverse_g = chunk.first(refs[0]) + from_near, lax.rsqrt(square - from_near * from_near + epsilon)
+    from_near = chunk.mean(sum_ref)
+    mean_g, variance_g = chunk.first(refs[0]) + from_near, chunk.mean(square_ref) - from_near * from_near
+    inverse_g = lax.rsqrt(jnp.maximum(variance_g, 0.0) + epsilon)  # rounding can take it below 0
     chunk.put(mean_ref, mean_g)
     chunk.put(inverse_ref, inverse_g)
     gain = inverse_g[None, :, None] * chunk.channels(scale_ref)
