@@ -18,8 +18,6 @@ from benchmarks.speed_table import KEY, rate, table
 from benchmarks.suites import NAMES, SUITES, model_folder
 from benchmarks.worker import SIDES
 
-log = logging.getLogger(__name__)
-
 _SUITE = flags.DEFINE_enum("suite", "mini", list(SUITES), "which model and sizes")
 _ONLY = flags.DEFINE_list("only", list(NAMES), "which workloads")
 _PROCESSES = flags.DEFINE_integer("processes", 3, "pairs of processes, one after another", lower_bound=1)
