@@ -149,9 +149,9 @@ class TextTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, ids_bl: jax.Array, concept_rows_rd: jax.Array | None = None) -> jax.Array:
-        x = even(TextEmbeddings(self.config, name="embeddings")(ids_bl, concept_rows_rd))
+        x = TextEmbeddings(self.config, name="embeddings")(ids_bl, concept_rows_rd)
         x = x if self.dtype is None else x.astype(self.dtype)
-        x = Encoder(self.config, self.dtype, name="encoder")(x, causal=True)
+        x = Encoder(self.config, self.dtype, name="encoder")(even(x), causal=True)
         x = x[:, : ids_bl.shape[1]]  # no token sees a later one
         return LayerNorm(self.config.layer_norm_eps, self.dtype, name="final_layer_norm")(x)
 

@@ -1,9 +1,9 @@
 """The heavy operations, each in the formulation that is fast on the device at hand; all choices of that kind are here
 and, for convolutions, in `convolutions`.
 
-On GPU and TPU they are the library's. On a CPU, XLA copies a transposed weight before it multiplies with it, and does
-not vectorize loops that look up a group's statistics for every channel; what is done instead, and what it gave, stands
-with each function and in benchmarks/NOTES.md.
+On GPU and TPU they are the library's, but for long attention and a GPU's GroupNorm. On a CPU, XLA copies a transposed
+weight before it multiplies with it, and does not vectorize loops that look up a group's statistics for every channel;
+what is done instead, and what it gave, stands with each function and in benchmarks/NOTES.md.
 
 Axes: b batch, c channels, n rows, i/o inputs and outputs of a kernel, q/k positions, d width of a head.
 """
@@ -268,8 +268,12 @@ def gelu(x: jax.Array) -> jax.Array:
 
 def even(x_bk: jax.Array) -> jax.Array:
     """x, its last row twice if their number is odd and attention is to be cuDNN's: that takes even lengths."""
-    odd = x_bk.shape[1] % 2 and cuda_capability() >= 8
+    odd = x_bk.shape[1] % 2 and _meets_cudnn(x_bk)
     return jnp.concatenate([x_bk, x_bk[:, -1:]], axis=1) if odd else x_bk
+
+
+def _meets_cudnn(x: jax.Array) -> bool:
+    return cuda_capability() >= 8 and x.dtype == jnp.bfloat16
 
 
 def dot_product_attention(
@@ -288,8 +292,7 @@ def dot_product_attention(
     if platform() == "tpu" and not causal and _is_long(q_bqnd, k_bknd):
         return _flash(q_bqnd, k_bknd, v_bknd)
     if platform() != "cpu":
-        cudnn = _suits_cudnn(q_bqnd, k_bknd)
-        kernel: Literal["cudnn"] | None = "cudnn" if cudnn else None
+        kernel: Literal["cudnn"] | None = "cudnn" if _suits_cudnn(q_bqnd, k_bknd) else None
 
         def attend(*of_heads: jax.Array) -> jax.Array:
             lengths = jnp.full(len(of_heads[0]), keys, jnp.int32) if keys not in (None, k_bknd.shape[1]) else None
@@ -297,7 +300,7 @@ def dot_product_attention(
                 *of_heads, is_causal=causal, key_value_seq_lengths=lengths, implementation=kernel
             )
 
-        return (of_own_rows(attend) if cudnn else attend)(q_bqnd, k_bknd, v_bknd)
+        return (of_own_rows(attend) if kernel else attend)(q_bqnd, k_bknd, v_bknd)
     b, q, n, d = q_bqnd.shape
     rows = lambda x: x.transpose(0, 2, 1, 3).reshape(b * n, x.shape[1], d)  # noqa: E731
     q_rqd, k_rkd, v_rkd = rows(q_bqnd), rows(k_bknd), rows(v_bknd)
@@ -315,9 +318,9 @@ def dot_product_attention(
 def _suits_cudnn(q_bqnd: jax.Array, k_bknd: jax.Array) -> bool:
     """Its gradient takes even lengths only; of short ones the scores are small."""
     lengths, widest = (q_bqnd.shape[1], k_bknd.shape[1]), 256 if cuda_capability() >= 9 else 128
-    fits = q_bqnd.shape[-1] % 8 == 0 and q_bqnd.shape[-1] <= widest and q_bqnd.dtype == jnp.bfloat16
+    fits = q_bqnd.shape[-1] % 8 == 0 and q_bqnd.shape[-1] <= widest
     suits = fits and min(lengths) >= 64 and not any(n % 2 for n in lengths)
-    return cuda_capability() >= 8 and suits and knows_rows(len(q_bqnd))
+    return _meets_cudnn(q_bqnd) and suits and knows_rows(len(q_bqnd))
 
 
 def _is_long(q_bqnd: jax.Array, k_bknd: jax.Array) -> bool:

@@ -217,15 +217,25 @@ class _Chunk:
         begin = pl.program_id(1) * self.each
         return lax.fori_loop(0, self.each, lambda i, carry: body(begin + i, carry), carry)
 
-    def two_sums(self, body: Callable[[jax.Array], tuple[jax.Array, jax.Array]]) -> list[jax.Array]:
-        """Sums over positions and channels, (g,), of the two (r, g, w) that `body` makes of a tile."""
+    def fill(self, ref: Any, body: Callable[[jax.Array], jax.Array]) -> None:
+        """Store what `body` makes of each tile."""
+
+        def write(tile: jax.Array, carry: jax.Array) -> jax.Array:
+            self.store(ref, tile, body(tile))
+            return carry
+
+        self.over(write, jnp.int32(0))
+
+    def put_sums(self, refs: Sequence[Any], body: Callable[[jax.Array], tuple[jax.Array, jax.Array]]) -> None:
+        """Store sums over positions and channels, (g,), of the two (r, g, w) that `body` makes of each tile."""
         zeros = jnp.zeros(self.tile, jnp.float32)
 
         def add(tile: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             one, other = body(tile)
             return sums[0] + one, sums[1] + other
 
-        return [sums.sum(2).sum(0) for sums in self.over(add, (zeros, zeros))]
+        for ref, sums in zip(refs, self.over(add, (zeros, zeros)), strict=True):
+            self.put(ref, sums.sum(2).sum(0))
 
 
 def _add_up(chunk: _Chunk, *refs: Any) -> None:
@@ -236,8 +246,7 @@ def _add_up(chunk: _Chunk, *refs: Any) -> None:
         from_near = jnp.where(chunk.inside(tile), x(tile) - near, 0.0)
         return from_near, from_near * from_near
 
-    for ref, sums in zip(outputs, chunk.two_sums(both), strict=True):
-        chunk.put(ref, sums)
+    chunk.put_sums(outputs, both)
 
 
 def _normalize(chunk: _Chunk, *refs: Any, epsilon: float, activated: bool) -> None:
@@ -250,12 +259,11 @@ def _normalize(chunk: _Chunk, *refs: Any, epsilon: float, activated: bool) -> No
     gain = inverse_g[None, :, None] * chunk.channels(scale_ref)
     bias = chunk.channels(bias_ref) - mean_g[None, :, None] * gain
 
-    def write(tile: jax.Array, carry: jax.Array) -> jax.Array:
+    def normalized(tile: jax.Array) -> jax.Array:
         y = x(tile) * gain + bias
-        chunk.store(y_ref, tile, y * jax.nn.sigmoid(y) if activated else y)
-        return carry
+        return y * jax.nn.sigmoid(y) if activated else y
 
-    chunk.over(write, jnp.int32(0))
+    chunk.fill(y_ref, normalized)
 
 
 _Read = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
@@ -282,8 +290,7 @@ def _pull_sums(chunk: _Chunk, *refs: Any, activated: bool) -> None:
         normal, pulled = read(tile)
         return pulled, pulled * normal
 
-    for ref, sums in zip(outputs, chunk.two_sums(both), strict=True):
-        chunk.put(ref, sums)
+    chunk.put_sums(outputs, both)
 
 
 def _pull(chunk: _Chunk, *refs: Any, activated: bool) -> None:
@@ -291,9 +298,8 @@ def _pull(chunk: _Chunk, *refs: Any, activated: bool) -> None:
     read, inverse, (level_ref, slope_ref, of_x_ref) = _pulled(chunk, refs, activated)
     level, slope = (chunk.mean(ref)[None, :, None] for ref in (level_ref, slope_ref))
 
-    def write(tile: jax.Array, carry: jax.Array) -> jax.Array:
+    def of_x(tile: jax.Array) -> jax.Array:
         normal, pulled = read(tile)
-        chunk.store(of_x_ref, tile, (pulled - level - normal * slope) * inverse)
-        return carry
+        return (pulled - level - normal * slope) * inverse
 
-    chunk.over(write, jnp.int32(0))
+    chunk.fill(of_x_ref, of_x)

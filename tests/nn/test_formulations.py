@@ -259,6 +259,14 @@ def test_a_gpu_attends_by_cudnn_where_that_fits(
     np.testing.assert_allclose(out.astype(jnp.float32), plain.astype(jnp.float32), rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize(("dtype", "rows"), [(jnp.bfloat16, 78), (jnp.float32, 77)])
+def test_texts_are_made_even_for_cudnn_alone(dtype: Any, rows: int) -> None:
+    text = jnp.zeros((2, 77, 8), dtype)
+    assert even(text).shape[1] == 77
+    with compiled_for("gpu"):
+        assert even(text).shape[1] == rows
+
+
 def test_short_attention_and_unknown_placement_stay_the_librarys() -> None:
     def kernels(positions: int, over: Mesh | None) -> int:
         shapes = [jax.ShapeDtypeStruct((2, positions, 1, 8), jnp.float32)] * 3
