@@ -62,6 +62,23 @@ def test_logging_does_not_load_torch(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+BEGIN_A_RUN = """
+import sys
+from pathlib import Path
+import cns_jax.engine.closing, cns_jax.engine.plan, cns_jax.engine.sequence
+from cns_jax.engine.checkpoint import Checkpoints
+
+checkpoints = Checkpoints(Path(sys.argv[1]) / "checkpoints")
+assert checkpoints.latest() is None
+checkpoints.close()
+assert "orbax.checkpoint" not in sys.modules
+"""
+
+
+def test_a_new_run_does_not_wait_for_orbax(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", BEGIN_A_RUN, str(tmp_path)], cwd=ROOT, check=True)
+
+
 def test_runtime_requirements_name_no_torch() -> None:
     call = next(
         n

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
+
+
+def _orbax() -> Any:
+    """Imported when first needed: a quarter of a second, which a new run's first steps do not wait for."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
 
 
 class Checkpoints:
@@ -17,27 +24,32 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, keep: int = 2) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
+        self._directory, self._keep = directory.resolve(), keep
+
+    @cached_property
+    def _manager(self) -> Any:
+        options = _orbax().CheckpointManagerOptions(max_to_keep=self._keep, create=True)
+        return _orbax().CheckpointManager(self._directory, options=options)
 
     def latest(self) -> int | None:
         """The number of the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
+        return self._manager.latest_step() if self._directory.exists() else None
 
     def save(self, number: int, tree: Any, wait: bool = False) -> None:
         """Save a pytree of arrays under `number`; wait: until it is on disk. Saving a number again is skipped."""
         if self.latest() == number:
             return
-        self._manager.save(number, args=ocp.args.StandardSave(tree))
+        self._manager.save(number, args=_orbax().args.StandardSave(tree))
         if wait:
             self._manager.wait_until_finished()
 
     def restore(self, number: int, like: Any) -> Any:
         """The tree of checkpoint `number`, with the structure, shapes, dtypes and shardings of `like`."""
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(number, args=ocp.args.StandardRestore(target))
+        target = jax.tree.map(_orbax().utils.to_shape_dtype_struct, like)
+        return self._manager.restore(number, args=_orbax().args.StandardRestore(target))
 
     def close(self) -> None:
         """Wait for pending saves and release threads."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        if self._directory.exists():
+            self._manager.wait_until_finished()
+            self._manager.close()

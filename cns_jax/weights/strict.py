@@ -12,7 +12,7 @@ import numpy as np
 from cns_jax.core.casting import in_c_order
 from cns_jax.core.tree import Fingerprint, Tree, flatten, like
 from cns_jax.weights.layout import file_key, file_shape, from_file
-from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file
+from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file, read_each
 
 _SHOWN = 8
 
@@ -60,13 +60,12 @@ def load(
     Raises WeightsMismatch for what `check` finds, and for NaN or infinity.
     """
     check(stored, target, file)
-    kept, broken, found = {}, [], Fingerprint()
-    for name, leaf in flatten(target).items():
-        key = file_key(name)
-        tensor = stored[key].read().reshape(file_shape(name, leaf.shape))
+    kept, broken, found, leaves = {}, [], Fingerprint(), flatten(target)
+    tensors = read_each(stored[file_key(name)] for name in leaves)
+    for (name, leaf), tensor in zip(leaves.items(), tensors, strict=True):
         if not np.isfinite(tensor).all():
-            broken.append(key)
-        as_stored = from_file(name, tensor)
+            broken.append(file_key(name))
+        as_stored = from_file(name, tensor.reshape(file_shape(name, leaf.shape)))
         array = in_c_order(as_stored)
         found.add(name, array)
         kept[name] = keep(prefix + name, array) if keep else as_stored

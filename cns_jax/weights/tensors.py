@@ -1,11 +1,12 @@
-"""Tensors of safetensors files by key. A file is mapped only while one of its tensors is read.
+"""Tensors of safetensors files by key. A file is mapped only while one of its tensors is read, or some small ones.
 
 A mapping kept open would count every page read so far as memory: twice the weights at the end of a load.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from cns_jax.core.files import replacing
+
+_MAPPED = 2**23  # numbers that are read by one opening of a file
 
 
 class WeightsMismatch(ValueError):
@@ -34,12 +37,36 @@ class Stored:
     def raw(self) -> np.ndarray:
         """The tensor in the dtype that is stored."""
         with _opened(self.file) as file:
-            return file.get_tensor(self.key) if self.rows is None else file.get_slice(self.key)[self.rows]
+            return self._of(file)
 
-    def read(self) -> np.ndarray:
-        """The tensor; floats of any width as float32, which holds 16-bit floats exactly."""
-        tensor = self.raw()
-        return tensor if np.issubdtype(tensor.dtype, np.integer) else np.asarray(tensor, np.float32)
+    def _of(self, opened: Any) -> np.ndarray:
+        return opened.get_tensor(self.key) if self.rows is None else opened.get_slice(self.key)[self.rows]
+
+
+def read_each(tensors: Iterable[Stored]) -> Iterator[np.ndarray]:
+    """The tensors one by one; floats of any width as float32, which holds 16-bit floats exactly.
+
+    Opening a file parses its header, half a millisecond and more, so small neighbours are read by one opening.
+    """
+    for neighbours in _neighbours(tensors):
+        with _opened(neighbours[0].file) as file:
+            for stored in neighbours:
+                tensor = stored._of(file)
+                yield tensor if np.issubdtype(tensor.dtype, np.integer) else np.asarray(tensor, np.float32)
+
+
+def _neighbours(tensors: Iterable[Stored]) -> Iterator[list[Stored]]:
+    """Those that follow each other and lie in one file, up to `_MAPPED` numbers, or one larger tensor."""
+    together, numbers = list[Stored](), 0
+    for stored in tensors:
+        size = math.prod(stored.shape)
+        if together and (stored.file != together[0].file or numbers + size > _MAPPED):
+            yield together
+            together, numbers = [], 0
+        together.append(stored)
+        numbers += size
+    if together:
+        yield together
 
 
 def index_file(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
