@@ -35,7 +35,7 @@ class Beside:
         self._thread.join()
 
 
-def _cores() -> int:
+def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -54,6 +54,6 @@ def in_threads(function: Callable[[X], Y], items: Iterable[X]) -> list[Y]:
             found[i] = function(items[i])
 
     with ThreadPoolExecutor() as pool:
-        for done in [pool.submit(work) for _ in range(min(_cores(), len(items)))]:
+        for done in [pool.submit(work) for _ in range(min(cores(), len(items)))]:
             done.result()
     return [found[i] for i in range(len(items))]

@@ -50,12 +50,13 @@ class Generator:
 
         title: of the progress bar, which is shown where there is more than one batch.
         """
+        self.ahead(params, rows_rd, settings)
         ids = self.vocabulary.encode(list(prompts))
         sample = self._calling(sample_latents, params, rows_rd, settings)
         return in_batches(sample, settings.batch, ids, np.asarray(seeds, np.uint32), title=title)
 
     def ahead(self, params: Mapping[str, Any], rows_rd: jax.Array, settings: SampleSettings) -> None:
-        """Begin to compile what `latents` calls with these."""
+        """Begin to compile what `latents` calls with these, unless that was begun."""
         ids = np.repeat(self.vocabulary.encode([""]), settings.batch, axis=0)
         self._calling(sample_latents.ahead, params, rows_rd, settings)(ids, np.zeros(settings.batch, np.uint32))
 
@@ -85,9 +86,12 @@ class Generator:
         settings: SampleSettings,
     ) -> np.ndarray:
         """Pictures uint8 (n, height, width, 3)."""
-        latents = self.latents(params, rows_rd, prompts, seeds, settings)
+        self.ahead(params, rows_rd, settings)
+        latents = (settings.batch, *self.model.latent_shape(self.resolution, self.resolution))
+        of_latents = jax.ShapeDtypeStruct(latents, np.float32)
+        decode.ahead(params["vae"], of_latents, model=self.model, mesh=self.mesh)
         pictures = partial(decode, params["vae"], model=self.model, mesh=self.mesh)
-        return in_batches(pictures, settings.batch, latents)
+        return in_batches(pictures, settings.batch, self.latents(params, rows_rd, prompts, seeds, settings))
 
 
 @jit(static_argnames=("model", "schedule", "shape", "sampler", "steps", "mesh"))
