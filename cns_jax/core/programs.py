@@ -95,9 +95,16 @@ def program_key(name: str, static: Mapping[str, Any], arguments: Any, options: M
     except TypeError:
         return None
     leaves, tree = jax.tree.flatten(arguments)
-    of_leaves = [(str(jax.typeof(x)), str(getattr(x, "sharding", None))) for x in leaves]
+    placements = [getattr(leaf, "sharding", None) for leaf in leaves]
+    words = {placement: _placed(placement) for placement in set(placements)}  # few, which take long to put in words
+    types = [(x.shape, str(x.dtype), x.weak_type) for x in map(jax.typeof, leaves)]
+    of_leaves = [(*of, words[placement]) for of, placement in zip(types, placements, strict=True)]
     everything = (name, told, str(tree), of_leaves, sorted(options.items()), sources, _circumstances())
     return hashlib.sha256(repr(everything).encode()).hexdigest()
+
+
+def _placed(placement: Any) -> str:
+    return f"{placement} {sorted(device.id for device in placement.device_set)}" if placement else ""
 
 
 def _told(value: Any) -> Any:
@@ -138,11 +145,11 @@ def _machine() -> list[str]:
 
 @cache
 def _sources() -> str | None:
-    """Of this package; None if one of them was written after it may have been imported."""
-    digest = hashlib.sha256()
-    for file in sorted(_PACKAGE.rglob("*.py")):
+    """Of this package; None if they do not lie here as files, or one was written after it may have been imported."""
+    digest, files = hashlib.sha256(), sorted(_PACKAGE.rglob("*.py"))
+    for file in files:
         if file.stat().st_mtime > _BEGUN:
             return None
         digest.update(f"{file.relative_to(_PACKAGE)}:{file.stat().st_size}:".encode())
         digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return digest.hexdigest() if files else None

@@ -25,7 +25,9 @@ from cns_jax.core.types import Batch
 from cns_jax.diffusion.schedule import Schedule
 
 X = jax.ShapeDtypeStruct((3,), jnp.float32)
-EVERYWHERE = NamedSharding(make_mesh(), PartitionSpec())
+EVERYWHERE, FIRST, SECOND = (
+    NamedSharding(make_mesh(devices=devices), PartitionSpec()) for devices in (None, *zip(jax.devices()[:2]))
+)
 STATIC: dict[str, Any] = {"schedule": Schedule(), "sizes": (1, 2.5, None, "a", jnp.dtype("bfloat16"))}
 
 
@@ -120,11 +122,12 @@ def test_other_arguments_are_traced(folder: ProgramFolder, salt: float, x: list[
     assert called(salt, x, n) == ([3.0 * v for v in x] * n, [n])
 
 
-def test_a_program_is_begun_once(salt: float) -> None:
+def test_a_program_is_begun_once(folder: ProgramFolder, salt: float) -> None:
     repeated = Repeated()
     for _ in range(2):
         repeated.ahead(X, 2, factor=3.0, salt=salt)
         assert len(repeated._ahead) == 1
+    wait_for(folder)  # or it would come to the folder of another test
 
 
 def test_a_damaged_file_is_as_none(folder: ProgramFolder, salt: float) -> None:
@@ -177,6 +180,11 @@ def test_what_decides_is_in_the_key(key: str, static: dict[str, Any], arguments:
     assert program_key("f", static, arguments, options) not in (key, None)
 
 
+def test_devices_are_told_apart(folder: ProgramFolder) -> None:
+    first, second = (program_key("f", {}, jax.ShapeDtypeStruct((3,), int, sharding=s), {}) for s in (FIRST, SECOND))
+    assert first != second
+
+
 def test_settings_variables_and_sources_are_in_the_key(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     again = lambda: program_key("f", STATIC, (X,), {})  # noqa: E731
     with jax.default_matmul_precision("highest"):
@@ -193,6 +201,8 @@ def test_settings_variables_and_sources_are_in_the_key(key: str, monkeypatch: py
 def test_nothing_is_kept_of_what_is_not_known(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert program_key("f", {"method": OfSomebodyElse()}, (X,), {}) is None
     assert program_key("f", {"of": (len,)}, (X,), {}) is None
-    programs._sources.cache_clear()
-    monkeypatch.setattr(programs, "_BEGUN", 0.0)  # every source was written after this process began
-    assert program_key("f", STATIC, (X,), {}) is None
+    for name, value in (("_BEGUN", 0.0), ("_PACKAGE", Path("in.zip"))):  # all sources are younger, and there are none
+        with monkeypatch.context() as changed:
+            changed.setattr(programs, name, value)
+            programs._sources.cache_clear()
+            assert program_key("f", {}, (X,), {}) is None

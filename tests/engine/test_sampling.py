@@ -73,6 +73,19 @@ def test_a_sampler_compiled_ahead_is_the_one_that_draws(tiny_folder: Path, tmp_p
     assert not sample_latents.jitted._cache_size() and len([name for name in compiled if "sample" in name]) == 1
 
 
+def test_pictures_compile_each_of_their_programs_once(tiny_folder: Path, tmp_path: Path, compiled: list[str]) -> None:
+    """What was begun ahead is what is called, sampler and decoder."""
+    settings = build(RunSettings, values(tiny_folder, tmp_path))
+    studio = Studio.open(find_source(settings.address), ("<a>",), 5, 16)
+    sample = replace(settings.prior.sample, steps=9, batch=3)  # which no other test takes
+    rows = jnp.zeros((5, studio.model.text_encoder.hidden_size))
+    for _ in range(2):
+        pictures = studio.generator.images(studio.params, rows, ["a cat"] * 4, range(4), sample)
+    assert pictures.shape == (4, 16, 16, 3)
+    counts = [len([name for name in compiled if of in name]) for of in ("sample_latents", "decode")]
+    assert counts == [1, 1]
+
+
 DRAWN_TWICE = """
 import jax.numpy as jnp
 import numpy as np
