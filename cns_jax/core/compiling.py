@@ -70,7 +70,8 @@ class Jitted(Generic[P, R]):
         Where an earlier process kept the program (see `keep_compiled`), it is read and nothing is traced.
         """
         static, given = self._parted(args, kwargs)
-        key = program_key(self._function.__qualname__, static, given, compiler_options())
+        name = f"{self._function.__module__}.{self._function.__qualname__}"
+        key = program_key(name, static, given, compiler_options())
         if key in self._begun:
             return
         if key:

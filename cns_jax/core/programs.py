@@ -43,8 +43,8 @@ class ProgramFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __contains__(self, key: str | None) -> bool:
-        return key is not None and self._file(key).exists()
+    def __contains__(self, key: str) -> bool:
+        return self._file(key).exists()
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.program"
@@ -82,16 +82,16 @@ class ProgramFolder:
 
 
 def program_key(name: str, static: Mapping[str, Any], arguments: Any, options: Mapping[str, str]) -> str | None:
-    """What a program is found by. arguments: a pytree of arrays or their shapes.
+    """What a program is found by. name: the function's, with its module; arguments: a pytree of arrays or their shapes.
 
-    None where that is not known: a static argument of a class that is not this package's, sources that changed since
-    this process began, or several processes that run together.
+    None where that is not known: a function or a static argument's class that is not this package's, sources that
+    changed since this process began, or several processes that run together.
     """
     sources = _sources()
-    if sources is None or jax.process_count() > 1:
+    if sources is None or not _is_ours(name) or jax.process_count() > 1:
         return None
     try:
-        told = sorted((name, _told(value)) for name, value in static.items())
+        told = sorted((argument, _told(value)) for argument, value in static.items())
     except TypeError:
         return None
     leaves, tree = jax.tree.flatten(arguments)
@@ -107,6 +107,10 @@ def _placed(placement: Any) -> str:
     return f"{placement} {sorted(device.id for device in placement.device_set)}" if placement else ""
 
 
+def _is_ours(name: str) -> bool:
+    return name.split(".")[0] == _PACKAGE.name
+
+
 def _told(value: Any) -> Any:
     """A static argument in words that say all about it. Raises TypeError if it is not of a kind that is known here."""
     if value is None or isinstance(value, (bool, int, float, str, bytes, np.dtype)):
@@ -115,7 +119,7 @@ def _told(value: Any) -> Any:
         return [_told(x) for x in value]
     if isinstance(value, Mesh):
         return repr(value), [d.id for d in value.devices.flat]
-    if dataclasses.is_dataclass(value) and type(value).__module__.split(".")[0] == _PACKAGE.name:
+    if dataclasses.is_dataclass(value) and _is_ours(type(value).__module__):
         fields = [(f.name, _told(getattr(value, f.name))) for f in dataclasses.fields(value)]
         return type(value).__module__, type(value).__qualname__, fields
     raise TypeError(f"{type(value)} is none of those that a program may depend on")

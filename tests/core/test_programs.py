@@ -25,6 +25,7 @@ from cns_jax.core.types import Batch
 from cns_jax.diffusion.schedule import Schedule
 
 X = jax.ShapeDtypeStruct((3,), jnp.float32)
+NAME = "cns_jax.engine.step.train_steps"
 EVERYWHERE, FIRST, SECOND = (
     NamedSharding(make_mesh(devices=devices), PartitionSpec()) for devices in (None, *zip(jax.devices()[:2]))
 )
@@ -34,6 +35,8 @@ STATIC: dict[str, Any] = {"schedule": Schedule(), "sizes": (1, 2.5, None, "a", j
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProgramFolder]:
     """Where programs of this process are kept."""
+    if not jax.config.jax_compilation_cache_dir:
+        pytest.skip("JAX keeps nothing without a folder, as with -p no:cacheprovider; leave that out")
     kept = ProgramFolder(tmp_path)
     monkeypatch.setattr(compiling, "_programs", kept)
     monkeypatch.setattr(programs, "_BEGUN", np.inf)  # sources may be as young as they like
@@ -61,6 +64,7 @@ class Repeated(Jitted[..., dict[str, jax.Array]]):
             self.traced.append(n)
             return {"a": factor * jnp.tile(x, n), "b": x + salt}
 
+        repeated.__module__ = "cns_jax.core"  # as if its source were the package's
         super().__init__(repeated, static_argnames=("n", "salt"))
 
 
@@ -101,9 +105,9 @@ def test_a_program_of_all_devices_takes_over_what_it_is_given(folder: ProgramFol
     """As a training step does: one of many devices, whose state is a named tuple that is donated."""
     ends = []
     for _ in range(2):
-        grown = Jitted(
-            lambda batch, n: batch._replace(weight_b=batch.weight_b + n), static_argnames="n", donate_argnums=0
-        )
+        function = lambda batch, n: batch._replace(weight_b=batch.weight_b + n)  # noqa: E731
+        function.__module__ = "cns_jax.core"
+        grown = Jitted(function, static_argnames="n", donate_argnums=0)
         batch = replicate(EVERYWHERE.mesh, Batch(*map(jnp.arange, (1.0, 2, 3.0, 4, 5))))
         of_batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=EVERYWHERE), batch)
         grown.ahead(of_batch, salt)
@@ -157,8 +161,8 @@ class OfSomebodyElse:
 
 @pytest.fixture
 def key(folder: ProgramFolder) -> str:
-    found = program_key("f", STATIC, (X,), {})
-    assert found is not None and found == program_key("f", dict(STATIC), (X,), {})
+    found = program_key(NAME, STATIC, (X,), {})
+    assert found is not None and found == program_key(NAME, dict(STATIC), (X,), {})
     return found
 
 
@@ -177,16 +181,16 @@ def key(folder: ProgramFolder) -> str:
     ],
 )  # fmt: skip
 def test_what_decides_is_in_the_key(key: str, static: dict[str, Any], arguments: Any, options: dict[str, str]) -> None:
-    assert program_key("f", static, arguments, options) not in (key, None)
+    assert program_key(NAME, static, arguments, options) not in (key, None)
 
 
 def test_devices_are_told_apart(folder: ProgramFolder) -> None:
-    first, second = (program_key("f", {}, jax.ShapeDtypeStruct((3,), int, sharding=s), {}) for s in (FIRST, SECOND))
+    first, second = (program_key(NAME, {}, jax.ShapeDtypeStruct((3,), int, sharding=s), {}) for s in (FIRST, SECOND))
     assert first != second
 
 
 def test_settings_variables_and_sources_are_in_the_key(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    again = lambda: program_key("f", STATIC, (X,), {})  # noqa: E731
+    again = lambda: program_key(NAME, STATIC, (X,), {})  # noqa: E731
     with jax.default_matmul_precision("highest"):
         assert again() not in (key, None)
     with jax.debug_nans(True):
@@ -195,14 +199,15 @@ def test_settings_variables_and_sources_are_in_the_key(key: str, monkeypatch: py
     assert again() not in (key, None)
     monkeypatch.undo()
     monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"] + " --xla_dump_to=")
-    assert program_key("f", STATIC, (X,), {}) not in (key, None)
+    assert program_key(NAME, STATIC, (X,), {}) not in (key, None)
 
 
 def test_nothing_is_kept_of_what_is_not_known(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert program_key("f", {"method": OfSomebodyElse()}, (X,), {}) is None
-    assert program_key("f", {"of": (len,)}, (X,), {}) is None
+    assert program_key(NAME, {"method": OfSomebodyElse()}, (X,), {}) is None
+    assert program_key(NAME, {"of": (len,)}, (X,), {}) is None
+    assert program_key("somebody.else", STATIC, (X,), {}) is None
     for name, value in (("_BEGUN", 0.0), ("_PACKAGE", Path("in.zip"))):  # all sources are younger, and there are none
         with monkeypatch.context() as changed:
             changed.setattr(programs, name, value)
             programs._sources.cache_clear()
-            assert program_key("f", {}, (X,), {}) is None
+            assert program_key(NAME, {}, (X,), {}) is None
