@@ -85,7 +85,7 @@ class Jitted(Generic[P, R]):
         self._read.append((static, programs.load(key)))
 
     def _compile(self, lowered: jax.stages.Lowered, key: str | None) -> None:
-        with cache_events() as events:
+        with _cache_events() as events:
             program = lowered.compile()
         # what JAX's cache gave lacks functions when it is written again (jaxlib 0.10, on a CPU)
         if key and _programs and _WRITTEN in events:
@@ -123,7 +123,7 @@ def jit(**keywords: Any) -> Callable[[Callable[P, R]], Jitted[P, R]]:
 
 
 @contextmanager
-def cache_events() -> Iterator[list[str]]:
+def _cache_events() -> Iterator[list[str]]:
     """What JAX's cache says of this thread's compilations in the block."""
     here, events = get_ident(), list[str]()
 
