@@ -22,8 +22,8 @@ Dtype = jnp.dtype | None
 
 def parameter(module: nn.Module, name: str, initializer: Callable[..., jax.Array], shape: tuple[int, ...]) -> jax.Array:
     """Flax's `param`, which traces the initializer of what it only reads, to check the shape: a quarter of the time
-    that tracing a training step took; and which derives a key for what is traced for its shape alone: a third of that
-    time. Raises flax's ScopeParamShapeError, as it does."""
+    that tracing a training step took; and which derives a key for what is traced for its shape alone: a quarter of
+    that time. Raises flax's ScopeParamShapeError, as it does."""
     if not module.has_variable("params", name):
         if platform() != NOTHING:
             return module.param(name, initializer, shape)
