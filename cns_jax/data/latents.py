@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,22 +31,44 @@ def encode_views(model: Model, vae_params: Any, images_vhwc: np.ndarray, batch: 
     return in_batches(partial(_encode, vae_params, model=model), batch, images_vhwc).astype(np.float32)
 
 
+@dataclass(frozen=True)
 class LatentCache:
-    """Moments on disk, keyed by the picture's content, the views, the size and the VAE; damaged files are redone."""
+    """Moments of pictures' views, on disk under a key of the picture's content, the views, the size and the VAE.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    vae_id: the weights' fingerprint. size, count, seed, flip: of a picture's views (`data.views`).
+    """
 
-    def moments(
-        self, model: Model, vae_params: Any, vae_id: str, path: Path, size: int, count: int, seed: int, flip: bool
-    ) -> np.ndarray:
-        """Moments of `count` views of one picture, encoded now or read back. vae_id: the weights' fingerprint."""
-        parts = (content_hash(path), size, count, seed, flip, vae_id, model.compute)
-        file = self.directory / (hashlib.sha256(repr(parts).encode()).hexdigest()[:24] + ".safetensors")
+    directory: Path
+    model: Model
+    vae_params: Any
+    vae_id: str
+    size: int
+    count: int
+    seed: int
+    flip: bool
+
+    def moments(self, path: Path) -> np.ndarray:
+        """Of one picture's views, encoded now or read back; a damaged file is made anew."""
+        file = self._file(path)
         try:
             return load_file(file)["moments"]
         except (FileNotFoundError, SafetensorError, KeyError):
-            moments = encode_views(model, vae_params, views(path, size, count, seed, flip), min(count, 4))
+            images = views(path, self.size, self.count, self.seed, self.flip)
+            moments = encode_views(self.model, self.vae_params, images, self._batch)
             with replacing(file) as temporary:
                 save_file({"moments": moments}, temporary)
             return moments
+
+    def ahead(self, paths: Iterable[Path]) -> None:
+        """Begin to compile what encodes the pictures, unless all are kept already."""
+        if not all(self._file(path).exists() for path in paths):
+            images = jax.ShapeDtypeStruct((self._batch, self.size, self.size, 3), np.float32)
+            _encode.ahead(self.vae_params, images, model=self.model)
+
+    @property
+    def _batch(self) -> int:
+        return min(self.count, 4)
+
+    def _file(self, path: Path) -> Path:
+        parts = (content_hash(path), self.size, self.count, self.seed, self.flip, self.vae_id, self.model.compute)
+        return self.directory / (hashlib.sha256(repr(parts).encode()).hexdigest()[:24] + ".safetensors")

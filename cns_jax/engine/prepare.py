@@ -69,21 +69,21 @@ def caches(settings: RunSettings) -> Path:
     return Path(settings.prior.directory or Path(settings.directory).parent / "cache").expanduser()
 
 
+def latent_cache(studio: Studio, settings: RunSettings) -> LatentCache:
+    """What encodes a run's pictures and keeps them."""
+    train, vae, folder = settings.train, studio.params["vae"], caches(settings) / "latents"
+    of_views = studio.resolution, train.views, settings.seed, train.flip
+    return LatentCache(folder, studio.model, vae, studio.ids["vae"], *of_views)
+
+
 def concept_data(studio: Studio, settings: RunSettings, concept: Concept, views: int, timings: Timings) -> ConceptData:
     """Everything the step reads of a concept. views: as many as the concept with the most pictures has, so that all
     share one compilation (`most_views`)."""
-    train, cache = settings.train, LatentCache(caches(settings) / "latents")
     with timings.part("encode"):
-        moments = np.concatenate(
-            [
-                cache.moments(
-                    studio.model, studio.params["vae"], studio.ids["vae"], path,
-                    studio.resolution, train.views, settings.seed, train.flip,
-                )
-                for path in tqdm(concept.image_paths, f"encoding {concept.name}", unit="picture", leave=False)
-            ]
-        )  # fmt: skip
-    ids = np.repeat(studio.vocabulary.encode(training_prompts(concept)), train.views, axis=0)
+        pictures, cache = concept.image_paths, latent_cache(studio, settings)
+        shown = tqdm(pictures, f"encoding {concept.name}", unit="picture", leave=False)
+        moments = np.concatenate([cache.moments(path) for path in shown])
+    ids = np.repeat(studio.vocabulary.encode(training_prompts(concept)), settings.train.views, axis=0)
     with timings.part("priors"):
         priors, prior_ids = _priors(studio, settings, concept)
     of_views = np.resize(moments, (views, *moments.shape[1:])), np.resize(ids, (views, ids.shape[1]))

@@ -128,12 +128,10 @@ class CNS:
         self, kernels: Any, memory: Memory, mask: Any, row: jax.Array, init_row_d: jax.Array
     ) -> tuple[Trainable, Plan]:
         """What a lesson starts from when its neurons are known. kernels: W_0 in the dtype that it is kept in."""
-        w_base = jax.tree.map(lambda w: w.astype(jnp.float32), kernels)
         values = self.lambda1, self.lambda2, self.lr_neurons, self.lr_token
         scalars = (jax.device_put(np.float32(value)) for value in values)
-        m_reg, (row_r, rows) = select.intersect(mask, memory.union), _rows(memory.rows_rd, row, init_row_d)
-        plan = Plan(mask, m_reg, memory.kernels, w_base, row_r, *scalars)
-        return Trainable(_copied(memory.kernels), rows), plan
+        trainable, m_reg, w_base, row_r = _beginning(kernels, memory, mask, row, init_row_d)
+        return trainable, Plan(mask, m_reg, memory.kernels, w_base, row_r, *scalars)
 
     def _mask(self, key: jax.Array, selection: select.Selection) -> select.NeuronMask:
         """What trains: the concept's neurons, or what an ablation puts in their place."""
@@ -178,16 +176,16 @@ class CNS:
         return overlay(base["unet"], memory.kernels), memory.rows_rd
 
 
-@jax.jit
-def _rows(rows_rd: jax.Array, row: jax.Array, init_row_d: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One-hot bool of a row, and the rows with init_row_d in its place."""
-    row_r = jnp.arange(rows_rd.shape[0]) == row
-    return row_r, jnp.where(row_r[:, None], init_row_d[None], rows_rd)
-
-
-@jax.jit
-def _copied(kernels: Any) -> Any:
-    return jax.tree.map(jnp.copy, kernels)
+@jax.jit  # one program: a start compiles thirty small ones beside the step's
+def _beginning(
+    kernels: Any, memory: Memory, mask: Any, row: jax.Array, init_row_d: jax.Array
+) -> tuple[Trainable, Any, Any, jax.Array]:
+    """What trains, copied, with init_row_d in its row; m_reg; W_0 in float32; one-hot bool of the row."""
+    row_r = jnp.arange(memory.rows_rd.shape[0]) == row
+    rows_rd = jnp.where(row_r[:, None], init_row_d[None], memory.rows_rd)
+    w_base = jax.tree.map(lambda w: w.astype(jnp.float32), kernels)
+    trainable = Trainable(jax.tree.map(jnp.copy, memory.kernels), rows_rd)
+    return trainable, select.intersect(mask, memory.union), w_base, row_r
 
 
 def _adam(learning_rate: jax.Array, epsilon: float = 1e-8) -> optax.GradientTransformation:

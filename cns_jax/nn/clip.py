@@ -73,12 +73,12 @@ class SelfAttention(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x_blc: jax.Array, causal: bool) -> jax.Array:
-        b, length, c = x_blc.shape
+    def __call__(self, x_nc: jax.Array, length: int, causal: bool) -> jax.Array:
+        c = x_nc.shape[-1]
         names = ("q_proj", "k_proj", "v_proj")
-        shape = (b, length, self.heads, c // self.heads)
-        q, k, v = (Dense(c, True, self.dtype, name=name)(x_blc).reshape(shape) for name in names)
-        out = dot_product_attention(q, k, v, causal).reshape(b, length, c)
+        shape = (-1, length, self.heads, c // self.heads)
+        q, k, v = (Dense(c, True, self.dtype, name=name)(x_nc).reshape(shape) for name in names)
+        out = dot_product_attention(q, k, v, causal).reshape(-1, c)
         return Dense(c, True, self.dtype, name="out_proj")(out)
 
 
@@ -90,25 +90,25 @@ class MLP(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x_blc: jax.Array) -> jax.Array:
-        hidden = _ACTIVATIONS[self.activation](Dense(self.width, True, self.dtype, name="fc1")(x_blc))
-        return Dense(x_blc.shape[-1], True, self.dtype, name="fc2")(hidden)
+    def __call__(self, x_nc: jax.Array) -> jax.Array:
+        hidden = _ACTIVATIONS[self.activation](Dense(self.width, True, self.dtype, name="fc1")(x_nc))
+        return Dense(x_nc.shape[-1], True, self.dtype, name="fc2")(hidden)
 
 
 class EncoderLayer(nn.Module):
-    """Pre-norm transformer layer."""
+    """Pre-norm transformer layer, of rows: positions of sequences of `length` beneath each other."""
 
     config: CLIPTextConfig | CLIPVisionConfig
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x_blc: jax.Array, causal: bool) -> jax.Array:
+    def __call__(self, x_nc: jax.Array, length: int, causal: bool) -> jax.Array:
         c = self.config
         norm = lambda name: LayerNorm(c.layer_norm_eps, self.dtype, name=name)  # noqa: E731
         attention = SelfAttention(c.num_attention_heads, self.dtype, name="self_attn")
-        x_blc = x_blc + attention(norm("layer_norm1")(x_blc), causal)
+        x_nc = x_nc + attention(norm("layer_norm1")(x_nc), length, causal)
         mlp = MLP(c.intermediate_size, c.hidden_act, self.dtype, name="mlp")
-        return x_blc + mlp(norm("layer_norm2")(x_blc))
+        return x_nc + mlp(norm("layer_norm2")(x_nc))
 
 
 class Encoder(nn.Module):
@@ -119,9 +119,10 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x_blc: jax.Array, causal: bool = False) -> jax.Array:
+        x_nc = x_blc.reshape(-1, x_blc.shape[-1])
         for i in range(self.config.num_hidden_layers):
-            x_blc = EncoderLayer(self.config, self.dtype, name=f"layers.{i}")(x_blc, causal)
-        return x_blc
+            x_nc = EncoderLayer(self.config, self.dtype, name=f"layers.{i}")(x_nc, x_blc.shape[1], causal)
+        return x_nc.reshape(x_blc.shape)
 
 
 class TextEmbeddings(nn.Module):

@@ -57,10 +57,10 @@ def convolution(x_bhwc: jax.Array, kernel_hwio: jax.Array, stride: int, pad: int
     256: 14 ms instead of 24). With few outputs it computes some pixels at once (16 x 64 x 64 x 16 to 3: 1.3 ms instead
     of 4.0).
     """
-    b, h, w, _ = x_bhwc.shape
     size, _, inputs, outputs = kernel_hwio.shape
     if size == stride == 1 and pad == 0:
-        return linear(x_bhwc.reshape(-1, inputs), kernel_hwio[0, 0]).reshape(b, h, w, outputs)
+        return linear(x_bhwc.reshape(-1, inputs), kernel_hwio[0, 0]).reshape(*x_bhwc.shape[:-1], outputs)
+    b, h, w, _ = x_bhwc.shape
     if platform() == "cpu" and (size, stride, pad) == (3, 1, 1):
         if _unfolds(x_bhwc) or b * h * w < outputs:
             return _convolution_traced(x_bhwc, kernel_hwio)

@@ -301,18 +301,16 @@ def dot_product_attention(
             )
 
         return (of_own_rows(attend) if kernel else attend)(q_bqnd, k_bknd, v_bknd)
-    b, q, n, d = q_bqnd.shape
-    rows = lambda x: x.transpose(0, 2, 1, 3).reshape(b * n, x.shape[1], d)  # noqa: E731
-    q_rqd, k_rkd, v_rkd = rows(q_bqnd), rows(k_bknd), rows(v_bknd)
-    scores = lax.batch_matmul(q_rqd * d**-0.5, k_rkd.transpose(0, 2, 1)).astype(jnp.float32)
+    q_bnqd, k_bnkd, v_bnkd = (x.transpose(0, 2, 1, 3) for x in (q_bqnd, k_bknd, v_bknd))
+    scores = lax.batch_matmul(q_bnqd * q_bnqd.shape[-1] ** -0.5, k_bnkd.swapaxes(2, 3)).astype(jnp.float32)
     if causal:
-        seen_qk = jnp.tril(jnp.ones(scores.shape[1:], bool))
+        seen_qk = jnp.tril(jnp.ones(scores.shape[2:], bool))
         scores = jnp.where(seen_qk, scores, jnp.finfo(jnp.float32).min)
     # the shift by the maximum cancels in the quotient, so no gradient needs to flow through it
     weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
-    out = lax.batch_matmul(weights.astype(v_rkd.dtype), v_rkd)
+    out = lax.batch_matmul(weights.astype(v_bnkd.dtype), v_bnkd)
     out = out / weights.sum(-1, keepdims=True).astype(out.dtype)
-    return out.reshape(b, n, q, d).transpose(0, 2, 1, 3)
+    return out.transpose(0, 2, 1, 3)
 
 
 def _suits_cudnn(q_bqnd: jax.Array, k_bknd: jax.Array) -> bool:

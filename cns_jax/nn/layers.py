@@ -38,9 +38,17 @@ lecun_normal = jax.jit(nn.initializers.lecun_normal(), static_argnums=1)
 """Of kernels."""
 
 
-def repeated(x: jax.Array, rows: int) -> jax.Array:
-    """x with each row repeated in place to `rows` rows in all; x itself if it has as many. x's rows divide `rows`."""
-    return x if len(x) == rows else jnp.repeat(x, rows // len(x), axis=0)
+def repeated(x: jax.Array, rows: int, length: int = 1) -> jax.Array:
+    """x with every `length` rows repeated in place to `rows` rows in all; x itself if it has as many. x's rows divide
+    `rows`."""
+    if len(x) == rows:
+        return x
+    return jnp.repeat(x.reshape(-1, length, *x.shape[1:]), rows // len(x), axis=0).reshape(rows, *x.shape[1:])
+
+
+def plus(x: jax.Array, bias_c: jax.Array) -> jax.Array:
+    """x (..., c) and a bias of its channels."""
+    return x + jax.lax.broadcast_in_dim(bias_c, x.shape, (x.ndim - 1,))
 
 
 class Dense(nn.Module):
@@ -61,14 +69,14 @@ class Dense(nn.Module):
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         out = of_whole_kernel(linear, x.reshape(-1, x.shape[-1]), kernel)
         if bias is not None:
-            out = out + bias[None]
+            out = plus(out, bias)
         return out.reshape(*x.shape[:-1], self.features)
 
 
 class Conv(nn.Module):
     """A square convolution, kernel (h, w, in, out), padded by size // 2 on every side unless told (pad).
 
-    enlarged: of 3 x 3, over the input at twice its size, nearest neighbours.
+    One of size 1 takes rows (n, c) as well. enlarged: of 3 x 3, over the input at twice its size, nearest neighbours.
     """
 
     features: int
@@ -86,7 +94,7 @@ class Conv(nn.Module):
         x_bhwc, kernel, bias = nn.dtypes.promote_dtype(x_bhwc, kernel, bias, dtype=self.dtype)
         pad = self.size // 2 if self.pad is None else self.pad
         convolve = enlarged_convolution if self.enlarged else partial(convolution, stride=self.stride, pad=pad)
-        return of_whole_kernel(convolve, x_bhwc, kernel) + bias[None, None, None]
+        return plus(of_whole_kernel(convolve, x_bhwc, kernel), bias)
 
 
 class GroupNorm(nn.Module):

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cns_jax.nn.attention import Context
 from cns_jax.nn.config import UnsupportedConfig, per_level, read_config
 from cns_jax.nn.layers import (
     Conv,
@@ -152,7 +153,7 @@ class DownBlock(Block):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, temb: jax.Array, text: jax.Array, detach_begin: bool
+        self, x: jax.Array, temb: jax.Array, text: Context, detach_begin: bool
     ) -> tuple[jax.Array, list[jax.Array]]:
         skips = []
         for i in range(self.layers):
@@ -170,7 +171,7 @@ class MidBlock(Block):
     """ResNet, transformer, ResNet at the coarsest level."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, temb: jax.Array, text: jax.Array, detach_begin: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, temb: jax.Array, text: Context, detach_begin: bool) -> jax.Array:
         x = self.resnet(0)(x, temb)
         x = self.transformer(0)(x, text, detach_begin)
         return self.resnet(1)(x, temb)
@@ -183,7 +184,7 @@ class UpBlock(Block):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, skips: list[jax.Array], temb: jax.Array, text: jax.Array, detach_begin: bool
+        self, x: jax.Array, skips: list[jax.Array], temb: jax.Array, text: Context, detach_begin: bool
     ) -> jax.Array:
         skips = list(skips)
         size: tuple[int, int] | None = None
@@ -224,7 +225,7 @@ class UNet2DConditionModel(nn.Module):
         temb = TimestepMLP(4 * widths[0], self.dtype, name="time_embedding")(sinusoid)
 
         x = Conv(widths[0], 3, self.dtype, name="conv_in")(latents_bhwc)
-        skips = [x]
+        skips, text = [x], Context.of(text_bkd)
         for i, kind in enumerate(c.down_block_types):
             block = DownBlock(
                 **common,
@@ -234,11 +235,9 @@ class UNet2DConditionModel(nn.Module):
                 last=i == levels - 1,
                 name=f"down_blocks.{i}",
             )
-            x, new = block(x, temb, text_bkd, detach_begin)
+            x, new = block(x, temb, text, detach_begin)
             skips += new
-        x = MidBlock(**common, level=levels - 1, layers=2, attends=True, name="mid_block")(
-            x, temb, text_bkd, detach_begin
-        )
+        x = MidBlock(**common, level=levels - 1, layers=2, attends=True, name="mid_block")(x, temb, text, detach_begin)
         for i, kind in enumerate(c.up_block_types):
             level = levels - 1 - i
             layers = c.layers[level] + 1
@@ -246,7 +245,7 @@ class UNet2DConditionModel(nn.Module):
                 **common, level=level, layers=layers, attends=_UP[kind], last=level == 0, name=f"up_blocks.{i}"
             )
             # a level that enlarges also sees the skips after its own: only their size is read
-            x = block_up(x, skips, temb, text_bkd, detach_begin)
+            x = block_up(x, skips, temb, text, detach_begin)
             del skips[-layers:]
         x = GroupNorm(c.norm_num_groups, c.norm_eps, self.dtype, True, name="conv_norm_out")(x)
         return Conv(c.out_channels, 3, self.dtype, name="conv_out")(x)

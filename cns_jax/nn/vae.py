@@ -67,10 +67,11 @@ class MidAttention(nn.Module):
     @nn.compact
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
         b, h, w, c = x_bhwc.shape
-        x = GroupNorm(self.groups, _EPSILON, self.dtype, name="group_norm")(x_bhwc).reshape(b, h * w, c)
-        q, k, v = (Dense(c, True, self.dtype, name=name)(x)[:, :, None] for name in ("to_q", "to_k", "to_v"))
-        out = dot_product_attention(q, k, v)[:, :, 0]
-        return x_bhwc + Dense(c, True, self.dtype, name="to_out.0")(out).reshape(b, h, w, c)
+        x_nc = GroupNorm(self.groups, _EPSILON, self.dtype, name="group_norm")(x_bhwc).reshape(-1, c)
+        project = lambda name, x_nc: Dense(c, True, self.dtype, name=name)(x_nc)  # noqa: E731
+        q, k, v = (project(name, x_nc).reshape(b, h * w, 1, c) for name in ("to_q", "to_k", "to_v"))
+        out_nc = dot_product_attention(q, k, v).reshape(-1, c)
+        return x_bhwc + project("to_out.0", out_nc).reshape(x_bhwc.shape)
 
 
 class MidBlock(nn.Module):

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -19,10 +20,10 @@ def test_cache(tiny_pipeline, tmp_path: Path, monkeypatch) -> None:
     calls = []
     encode = latents.encode_views
     monkeypatch.setattr(latents, "encode_views", lambda *a: calls.append(1) or encode(*a))
-    cache = latents.LatentCache(tmp_path / "cache")
 
     def moments(vae_id: str = "v", count: int = 3, dtype: Any = None) -> np.ndarray:
-        return cache.moments(dataclasses.replace(model, dtype=dtype), vae, vae_id, picture, 16, count, 0, True)
+        of = dataclasses.replace(model, dtype=dtype)
+        return latents.LatentCache(tmp_path / "cache", of, vae, vae_id, 16, count, 0, True).moments(picture)
 
     first = moments()
     assert first.shape == (3, 4, 4, 8) and first.dtype == np.float32 and len(calls) == 1
@@ -37,3 +38,21 @@ def test_cache(tiny_pipeline, tmp_path: Path, monkeypatch) -> None:
     picture.write_bytes(picture.read_bytes() + b"\0")
     moments()
     assert len(calls) == 6
+
+
+def test_an_encoder_compiled_ahead_is_the_one_that_encodes(tiny_pipeline, tmp_path: Path, compiled: list[str]) -> None:
+    """And none is, where all moments are kept."""
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    for i, picture in enumerate(pictures):
+        Image.fromarray(np.full((20, 20, 3), i, np.uint8)).save(picture)
+    model, vae = tiny_pipeline.model, tiny_pipeline.params["vae"]
+    cache = latents.LatentCache(tmp_path / "cache", model, vae, "v", 24, 3, 0, True)  # of a size no other test takes
+    count = lambda: len([name for name in compiled if "encode" in name])  # noqa: E731
+    cache.ahead(pictures)
+    for picture in pictures:
+        cache.moments(picture)
+    assert count() == 1
+    jax.clear_caches()
+    latents._encode._begun.clear()
+    cache.ahead(pictures)  # they are kept now
+    assert count() == 1 and not latents._encode._ahead

@@ -15,7 +15,7 @@ from laws import assert_same, assert_unmoved, moved
 from cns_jax.core.types import Trainable
 from cns_jax.methods.cns import CNS, Memory, Plan
 from cns_jax.neurons.select import constant, count, expand, intersect
-from cns_jax.nn.attention import Attention
+from cns_jax.nn.attention import Attention, Context
 
 METHOD = CNS(lambda1=1.0, lambda2=0.1, lr_neurons=1e-2, lr_token=1e-2)
 ROWS, STEPS = 4, 4
@@ -149,15 +149,16 @@ def test_a_memory_of_another_shape_would_compile_again(tiny):
 def test_the_begin_token_gets_no_gradient_through_keys_and_values():
     """detach_begin: what stands at position 0 does not enter the kernels' gradient, though it enters the output."""
     rng = np.random.default_rng(0)
-    query, context = (jnp.asarray(rng.normal(size=(1, 5, 8)).astype(np.float32)) for _ in range(2))
+    query, rows = (jnp.asarray(rng.normal(size=(5, 8)).astype(np.float32)) for _ in range(2))
+    context = Context(rows, length=5, own=5)
     attention = Attention(heads=2, head_dim=4, channels=8)
-    params = attention.init(jax.random.key(0), query, context)
+    params = attention.init(jax.random.key(0), query, 5, context)
 
     def begin_share(detach: bool) -> float:
         """The largest weight of position 0 in a kernel's gradient, a sum of outer products with the context."""
-        gradient = jax.grad(lambda p: jnp.square(attention.apply(p, query, context, detach)).sum())(params)["params"]
+        gradient = jax.grad(lambda p: jnp.square(attention.apply(p, query, 5, context, detach)).sum())(params)["params"]
         leaves = (np.asarray(gradient[name]["kernel"]) for name in ("to_k", "to_v"))
-        return max(np.abs(np.linalg.lstsq(np.asarray(context[0]).T, leaf, rcond=None)[0][0]).max() for leaf in leaves)
+        return max(np.abs(np.linalg.lstsq(np.asarray(rows).T, leaf, rcond=None)[0][0]).max() for leaf in leaves)
 
     assert begin_share(METHOD.detach_begin) < 1e-4
     assert begin_share(False) > 0.1

@@ -57,3 +57,13 @@ def test_what_comes_before_the_text_is_computed_once() -> None:
     repeated = flops(module.apply, params, jnp.repeat(latents, ROWS, 0), jnp.repeat(times, ROWS, 0), text)
     once = flops(module.apply, params, latents, times, text[:2])
     assert once < shared < 0.95 * repeated
+
+
+def test_gradients_of_hidden_states_are_added_as_matrices() -> None:
+    """XLA moves a reshape between two sums by one sum in each of its passes over the whole program."""
+    module = unet()
+    params, (latents, times, text) = initialized(module), inputs()
+    loss = lambda text: module.apply(params, latents, times, text, True).sum()  # noqa: E731
+    sums = [e.outvars[0].aval.shape for e in jax.make_jaxpr(jax.grad(loss))(text).eqns if e.primitive.name == "add_any"]
+    assert {shape for shape in sums if shape[-1] == WIDTH} == {(2 * ROWS * 5, WIDTH)}
+    assert not [shape for shape in sums if len(shape) == 3]
