@@ -304,8 +304,8 @@ def dot_product_attention(
     q_bnqd, k_bnkd, v_bnkd = (x.transpose(0, 2, 1, 3) for x in (q_bqnd, k_bknd, v_bknd))
     scores = lax.batch_matmul(q_bnqd * q_bnqd.shape[-1] ** -0.5, k_bnkd.swapaxes(2, 3)).astype(jnp.float32)
     if causal:
-        seen_qk = jnp.tril(jnp.ones(scores.shape[2:], bool))
-        scores = jnp.where(seen_qk, scores, jnp.finfo(jnp.float32).min)
+        # added, not chosen: the gradient of a choice keeps which, as large as the scores
+        scores = scores + np.triu(np.full(scores.shape[2:], np.finfo(np.float32).min / 2), 1)[None, None]
     # the shift by the maximum cancels in the quotient, so no gradient needs to flow through it
     weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
     out = lax.batch_matmul(weights.astype(v_bnkd.dtype), v_bnkd)
