@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -11,12 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from cns_jax.core.batches import in_batches
 from cns_jax.core.compiling import jit
-from cns_jax.core.files import replacing
+from cns_jax.core.files import kept_array, name_of
 from cns_jax.data.views import content_hash, views
 from cns_jax.nn.model import Model
 
@@ -49,15 +46,12 @@ class LatentCache:
 
     def moments(self, path: Path) -> np.ndarray:
         """Of one picture's views, encoded now or read back; a damaged file is made anew."""
-        file = self._file(path)
-        try:
-            return load_file(file)["moments"]
-        except (FileNotFoundError, SafetensorError, KeyError):
+
+        def encode() -> np.ndarray:
             images = views(path, self.size, self.count, self.seed, self.flip)
-            moments = encode_views(self.model, self.vae_params, images, self._batch)
-            with replacing(file) as temporary:
-                save_file({"moments": moments}, temporary)
-            return moments
+            return encode_views(self.model, self.vae_params, images, self._batch)
+
+        return kept_array(self._file(path), "moments", encode)
 
     def ahead(self, paths: Iterable[Path]) -> None:
         """Begin to compile what encodes the pictures, unless all are kept already."""
@@ -71,4 +65,4 @@ class LatentCache:
 
     def _file(self, path: Path) -> Path:
         parts = (content_hash(path), self.size, self.count, self.seed, self.flip, self.vae_id, self.model.compute)
-        return self.directory / (hashlib.sha256(repr(parts).encode()).hexdigest()[:24] + ".safetensors")
+        return self.directory / f"{name_of(parts)}.safetensors"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cns_jax.core.files import replacing
+from cns_jax.core.files import name_of, replacing
 from cns_jax.engine.prepare import caches
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.engine.stages import Stages
@@ -47,6 +46,5 @@ def base_pictures(stages: Stages, prompts: Sequence[str], seeds: Sequence[int], 
     """The base model's pictures, uint8 (n, h, w, 3), shared by all runs on it."""
     studio = stages.studio
     parts = (studio.ids["model"], studio.model.compute, studio.resolution, sample)
-    key = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-    folder = caches(stages.learned.settings) / "base" / key
+    folder = caches(stages.learned.settings) / "base" / name_of(parts)
     return kept_pictures(folder, prompts, seeds, lambda texts, numbers: stages.images(0, texts, numbers, sample))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from cns_jax.core.files import replacing
+from cns_jax.core.files import kept_array, name_of
 from cns_jax.engine.settings import PriorSettings, SampleSettings
 from cns_jax.engine.studio import Studio
 from cns_jax.neurons.calibration import draw
@@ -42,7 +39,7 @@ def prior_parts(class_prompt: str, pool: Sequence[str], settings: PriorSettings,
 def prior_file(model_id: str, compute: str, part: Part, resolution: int, sample: SampleSettings, folder: Path) -> Path:
     """Where the latents are kept: under a key of everything that they depend on. compute: the dtype's name."""
     key = (model_id, compute, part.prompts, part.seeds, resolution, sample)
-    return folder / (hashlib.sha256(repr(key).encode()).hexdigest()[:24] + ".safetensors")
+    return folder / f"{name_of(key)}.safetensors"
 
 
 def _file(studio: Studio, part: Part, sample: SampleSettings, folder: Path) -> Path:
@@ -61,13 +58,9 @@ def compile_priors(studio: Studio, parts: Sequence[Part], sample: SampleSettings
 
 def prior_latents(studio: Studio, part: Part, sample: SampleSettings, folder: Path) -> np.ndarray:
     """Scaled latents (n, h, w, c) of the part's pictures by the base model, kept in `folder` and shared by concepts."""
-    file = _file(studio, part, sample, folder)
-    try:
-        return load_file(file)["latents"]
-    except (FileNotFoundError, SafetensorError, KeyError):
-        latents = studio.generator.latents(
-            studio.params, _no_rows(studio), part.prompts, part.seeds, sample, f"prior images of {part.name}"
-        )
-        with replacing(file) as temporary:
-            save_file({"latents": latents}, temporary)
-        return latents
+
+    def sampled() -> np.ndarray:
+        title = f"prior images of {part.name}"
+        return studio.generator.latents(studio.params, _no_rows(studio), part.prompts, part.seeds, sample, title)
+
+    return kept_array(_file(studio, part, sample, folder), "latents", sampled)

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 
@@ -52,7 +51,6 @@ def test_an_encoder_compiled_ahead_is_the_one_that_encodes(tiny_pipeline, tmp_pa
     for picture in pictures:
         cache.moments(picture)
     assert count() == 1
-    jax.clear_caches()
     latents._encode._begun.clear()
     cache.ahead(pictures)  # they are kept now
     assert count() == 1 and not latents._encode._ahead
