@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
                 "images": 64,
                 "general": 0.75,  # 0 with an earlier miniature: scenes' lessons left 67 to 74 % of control
                 "directory": "",
-                "sample": {"sampler": "dpm++2m", "steps": 8, "guidance_scale": 4.0, "batch": 16},  # 20 show no more
+                "sample": {"sampler": "dpm++2m", "steps": 7, "guidance_scale": 4.0, "batch": 16},  # 20 show no more
             },
             "sample": {"sampler": "dpm++2m", "steps": 20, "guidance_scale": 2.5, "negative_prompt": "", "batch": 8},
             "report": {"sheets": True, "pictures": 1, "zero_shot": 16, "clip": ""},

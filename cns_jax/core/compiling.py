@@ -141,13 +141,15 @@ def _cache_events() -> Iterator[list[str]]:
 @cache
 def compiler_options() -> dict[str, str]:
     """OPTIONS of the default backend that its compiler takes."""
-    wanted = OPTIONS.get(jax.default_backend(), {})
-    return {name: value for name, value in wanted.items() if _is_taken(name, value)}
+    wanted = dict(OPTIONS.get(jax.default_backend(), {}))
+    if not wanted or _are_taken(wanted):  # nearly always, so one program is compiled to ask for all
+        return wanted
+    return {name: value for name, value in wanted.items() if _are_taken({name: value})}
 
 
-def _is_taken(name: str, value: str) -> bool:
+def _are_taken(options: dict[str, str]) -> bool:
     try:
-        jax.jit(lambda x: x + 1, compiler_options={name: value}).lower(0.0).compile()
+        jax.jit(lambda x: x + 1, compiler_options=options).lower(0.0).compile()
     except jax.errors.JaxRuntimeError:  # No such compile option
         return False
     return True

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.core.files import kept_array, name_of
@@ -47,7 +46,8 @@ def _file(studio: Studio, part: Part, sample: SampleSettings, folder: Path) -> P
 
 
 def _no_rows(studio: Studio) -> jax.Array:
-    return jnp.zeros((studio.vocabulary.reserved, studio.model.text_encoder.hidden_size))
+    shape = studio.vocabulary.reserved, studio.model.text_encoder.hidden_size
+    return jax.device_put(np.zeros(shape, np.float32))  # jnp.zeros would be a program of its own
 
 
 def compile_priors(studio: Studio, parts: Sequence[Part], sample: SampleSettings, folder: Path) -> None:

@@ -96,7 +96,8 @@ class CNS:
     def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Memory:
         """No mask, W_0, zero rows (rows, width)."""
         kernels = jax.tree.map(lambda w: w.astype(jnp.float32), cross_attention_kernels(base["unet"]))
-        return Memory(select.constant(kernels, False), kernels, jnp.zeros((rows, width)))
+        no_rows_rd = jax.device_put(np.zeros((rows, width), np.float32))  # jnp.zeros would be a program of its own
+        return Memory(select.constant(kernels, False), kernels, no_rows_rd)
 
     def begin(
         self, key: jax.Array, base: Mapping[str, Any], memory: Memory, task: Task

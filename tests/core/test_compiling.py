@@ -39,6 +39,22 @@ def test_an_option_that_jaxlib_does_not_know_is_left_out(monkeypatch, fresh_opti
     assert compiler_options() == {"xla_dump_to": ""}
 
 
+@pytest.mark.parametrize(("options", "programs"), [({}, 0), ({"xla_dump_to": "", "xla_dump_hlo_as_text": "false"}, 1)])
+def test_asking_whether_options_are_known_costs_one_program_at_most(
+    options: dict[str, str], programs: int, monkeypatch, fresh_options
+) -> None:
+    asked: list[dict[str, str]] = []
+
+    def taken(some: dict[str, str]) -> bool:
+        asked.append(some)
+        return True
+
+    monkeypatch.setattr(compiling, "OPTIONS", {"cpu": options})
+    monkeypatch.setattr(compiling, "_are_taken", taken)
+    assert compiler_options() == options
+    assert len(asked) == programs
+
+
 def test_options_reach_the_compiler(monkeypatch, fresh_options) -> None:
     product = lambda: jit()(lambda x: jnp.tanh(x @ x)).jitted.lower(jnp.ones((64, 64))).compile().as_text()  # noqa: E731
     ours = product()
