@@ -8,7 +8,6 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -72,7 +71,7 @@ def control(request: ControlRequest) -> ControlResult:
         out = Path(request.out or Path(request.run) / "control")
     else:
         studio = Studio.open(find_source(Address(request.model)), (), 0, SIZE)
-        params, rows = studio.params, jnp.zeros((0, studio.model.text_encoder.hidden_size))
+        params, rows = studio.params, studio.no_rows
         out = Path(request.out or "runs/control")
     size = studio.model.unet.sample_size * studio.model.vae.downsampling
     require(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from cns_jax.core.files import kept_array, name_of
@@ -45,15 +44,10 @@ def _file(studio: Studio, part: Part, sample: SampleSettings, folder: Path) -> P
     return prior_file(studio.ids["model"], studio.model.compute, part, studio.resolution, sample, folder)
 
 
-def _no_rows(studio: Studio) -> jax.Array:
-    shape = studio.vocabulary.reserved, studio.model.text_encoder.hidden_size
-    return jax.device_put(np.zeros(shape, np.float32))  # jnp.zeros would be a program of its own
-
-
 def compile_priors(studio: Studio, parts: Sequence[Part], sample: SampleSettings, folder: Path) -> None:
     """Begin to compile what makes prior images, unless these are kept already."""
     if any(not _file(studio, part, sample, folder).exists() for part in parts):
-        studio.generator.ahead(studio.params, _no_rows(studio), sample)
+        studio.generator.ahead(studio.params, studio.no_rows, sample)
 
 
 def prior_latents(studio: Studio, part: Part, sample: SampleSettings, folder: Path) -> np.ndarray:
@@ -61,6 +55,6 @@ def prior_latents(studio: Studio, part: Part, sample: SampleSettings, folder: Pa
 
     def sampled() -> np.ndarray:
         title = f"prior images of {part.name}"
-        return studio.generator.latents(studio.params, _no_rows(studio), part.prompts, part.seeds, sample, title)
+        return studio.generator.latents(studio.params, studio.no_rows, part.prompts, part.seeds, sample, title)
 
     return kept_array(_file(studio, part, sample, folder), "latents", sampled)

@@ -43,8 +43,7 @@ class Stages:
         """All parameters and the concept rows (r, d) after `stage` concepts; 0 is the base model with empty rows."""
         params = self.studio.params
         if stage == 0:
-            shape = (self.learned.settings.reserved_rows, self.studio.model.text_encoder.hidden_size)
-            return params, jnp.zeros(shape)
+            return params, self.studio.no_rows
         snapshot = self.learned.snapshot(cross_attention_kernels(params["unet"]), stage - 1)
         return self.studio.with_unet(overlay(params["unet"], snapshot.kernels)), jnp.asarray(snapshot.rows_rd)
 

@@ -135,6 +135,12 @@ class Studio:
         """Generation with this model."""
         return Generator(self.model, self.schedule, self.vocabulary, self.resolution, self.sampler, self.mesh)
 
+    @property
+    def no_rows(self) -> jax.Array:
+        """Concept rows of the base model: zeros float32 (reserved, d)."""
+        shape = self.vocabulary.reserved, self.model.text_encoder.hidden_size
+        return jax.device_put(np.zeros(shape, np.float32))  # jnp.zeros would be a program of its own
+
     def encode(self, ids: np.ndarray) -> jax.Array:
         """Hidden states (b, l, d) of token ids int32 (b, l)."""
         encode = partial(encode_text, self.params["text_encoder"], model=self.model)
