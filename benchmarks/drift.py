@@ -10,7 +10,7 @@ import numpy as np
 
 from cns_jax.core.tree import flatten
 from cns_jax.data.prompts import sample_prompts, without_tokens
-from cns_jax.engine.prepare import taught_concepts
+from cns_jax.engine.concepts import taught_concepts
 from cns_jax.engine.stages import Stages
 from cns_jax.neurons.score import cross_attention_kernels
 

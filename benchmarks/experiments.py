@@ -22,7 +22,7 @@ from cns_jax.core.settings import build, require
 from cns_jax.engine.evaluation import EvaluationRequest, evaluate
 from cns_jax.engine.judging import judge_id
 from cns_jax.engine.learned import Learned
-from cns_jax.engine.sequence import earlier_settings
+from cns_jax.engine.run_folder import earlier_settings
 from cns_jax.engine.sequence import run as train
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.stages import Stages
@@ -134,7 +134,10 @@ def perform(experiment: Experiment, root: Path, pictures: int, stages: str = "al
     """
     settings = experiment.settings(root)
     folder = Path(settings.directory)
-    earlier_settings(settings)
+    before = earlier_settings(settings)  # which lets a run go on with more concepts or steps; a measurement must not
+    parts = ("concepts", "train", "report")
+    mixed = [part for part in parts if before is not None and getattr(before, part) != getattr(settings, part)]
+    require(not mixed, f"{folder} holds a run with another {', '.join(mixed)}; take another folder")
     if not (folder / "overlaps.json").exists():  # the last thing that training writes
         train(settings)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # 100 MB a run, of no use once it is done
@@ -150,9 +153,15 @@ def has_line(experiment: Experiment, root: Path, pictures: int, lines: Sequence[
     base: the fingerprint of the model.
     """
     settings = experiment.settings(root)
-    parts = {part: asdict(getattr(settings, part)) for part in ("method", "train", "sample")}
-    facts = parts | {k: getattr(experiment, k) for k in KEY} | {"base": base, "judge": judge_id()}
-    return any(line["cells"][0][4] == pictures and all(line[k] == v for k, v in facts.items()) for line in lines)
+    parts = {part: getattr(settings, part) for part in ("method", "train", "sample")}
+    facts = {k: getattr(experiment, k) for k in KEY} | {"base": base, "judge": judge_id()}
+
+    def of_it(line: Mapping[str, Any]) -> bool:
+        """A setting that did not exist when the line was made had its default's effect."""
+        same = all(asdict(type(part)()) | line[name] == asdict(part) for name, part in parts.items())
+        return line["cells"][0][4] == pictures and same and all(line[k] == v for k, v in facts.items())
+
+    return any(of_it(line) for line in lines)
 
 
 def finished(folders: Sequence[str], pictures: int) -> Iterator[dict[str, Any]]:

@@ -12,9 +12,9 @@ from benchmarks.entries import Figure
 from benchmarks.experiments import main_experiments
 from benchmarks.lines import VARIANTS
 from cns_jax.data.prompts import asked, sample_prompts
+from cns_jax.engine.concepts import taught_concepts
 from cns_jax.engine.drawing import picture_file, seeds_of
 from cns_jax.engine.learned import Learned
-from cns_jax.engine.prepare import taught_concepts
 from cns_jax.engine.report.sheets import Row, sheet
 
 STAGES = (1, 2, 4, 7)

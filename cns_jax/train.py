@@ -15,8 +15,9 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "check everything, print the plan
 def main(_: list[str]) -> None:
     """Flags to settings to the run."""
     from cns_jax.core.settings import build
-    from cns_jax.engine.closing import close
+    from cns_jax.engine.closing import close, finished
     from cns_jax.engine.fit import Interrupted
+    from cns_jax.engine.lock import holding
     from cns_jax.engine.plan import plan
     from cns_jax.engine.sequence import run
     from cns_jax.engine.settings import RunSettings
@@ -32,8 +33,12 @@ def main(_: list[str]) -> None:
         if _DRY_RUN.value:
             print("\n".join(plan(settings)))
             return
-        run(settings)
-        report = close(settings)
+        with holding(Path(settings.directory)):
+            if done := finished(settings):
+                print(done)
+                return
+            run(settings)
+            report = close(settings)
     except (ValueError, OSError) as error:  # every error that the user can mend is one
         sys.exit(f"error: {error}")
     except Interrupted as stopped:

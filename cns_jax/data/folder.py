@@ -22,7 +22,7 @@ class DataError(ValueError):
 @dataclass(frozen=True)
 class ConceptSpec:
     """What the user says of a concept. Empty strings are filled from the name: folder, token "<name>", class
-    word = the name's last word without digits."""
+    word = the name's last word without digits. steps: of its lesson, 0 for the run's own."""
 
     name: str
     folder: str = ""
@@ -30,6 +30,7 @@ class ConceptSpec:
     class_word: str = ""
     kind: str = "subject"
     init_word: str = ""
+    steps: int = 0
 
 
 def guess_class_word(name: str) -> str:
@@ -74,7 +75,7 @@ def _concept(root: Path, spec: ConceptSpec, problems: list[str]) -> Concept:
     paths = read_pictures(folder, problems)
     captions = read_captions(folder, paths, problems)
     word = spec.class_word or guess_class_word(spec.name)
-    return Concept(spec.name, token, word, spec.kind, paths, captions, spec.init_word or None)
+    return Concept(spec.name, token, word, spec.kind, paths, captions, spec.init_word or None, spec.steps)
 
 
 def read_pictures(folder: Path, problems: list[str]) -> tuple[Path, ...]:

@@ -19,8 +19,8 @@ from cns_jax.core.batches import in_batches
 from cns_jax.core.settings import require
 from cns_jax.core.tree import count, flatten
 from cns_jax.data.captions import scoring_captions
+from cns_jax.engine.concepts import find_concepts, taught_concepts
 from cns_jax.engine.learned import Learned, base_kernels
-from cns_jax.engine.prepare import find_concepts, taught_concepts
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import MINIATURE, TEXTS, compute_dtype, encode_text, find_source
 from cns_jax.evals import neuron_prompts

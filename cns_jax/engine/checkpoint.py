@@ -43,6 +43,12 @@ class Checkpoints:
         if wait:
             self._manager.wait_until_finished()
 
+    def forget_from(self, number: int) -> None:
+        """Delete the checkpoints from `number` on, of a lesson that starts again."""
+        if self._directory.exists():
+            for later in [n for n in self._manager.all_steps() if n >= number]:
+                self._manager.delete(later)
+
     def restore(self, number: int, like: Any) -> Any:
         """The tree of checkpoint `number`, with the structure, shapes, dtypes and shardings of `like`."""
         target = jax.tree.map(_orbax().utils.to_shape_dtype_struct, like)

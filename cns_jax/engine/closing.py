@@ -8,11 +8,34 @@ from pathlib import Path
 
 from cns_jax.engine.evaluation import EvaluationRequest, evaluate
 from cns_jax.engine.ledger import Ledger
+from cns_jax.engine.lessons import lessons_of
 from cns_jax.engine.report.page import write_report
+from cns_jax.engine.run_folder import earlier_settings
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.timings import Timings
 
 log = logging.getLogger(__name__)
+
+
+def finished(settings: RunSettings) -> str:
+    """What to say of a run that has nothing left to do; empty if there is something.
+
+    Raises as `lessons_of`: a run that cannot go on says so at once, too.
+    """
+    folder = Path(settings.directory)
+    lessons, before = lessons_of(settings), earlier_settings(settings)
+    drawn = (folder / "report.html").exists() and (not settings.report.pictures or _evaluated(folder))
+    if lessons.ahead or before is None or before.report != settings.report or not drawn:
+        return ""
+    names = ", ".join(row["name"] for row in lessons.taught)
+    more = "add a folder of pictures to " + settings.data_root if settings.drawn is None else "name more concepts"
+    return "\n".join(
+        [
+            *(f"note: {note}" for note in lessons.notes),
+            f"{folder} has learned {names}, and nothing is left to do. To teach more, {more} and run the same command.",
+            f"Look at {folder / 'report.html'}",
+        ]
+    )
 
 
 def close(settings: RunSettings) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,16 @@ def picture_file(folder: Path, prompt: str, seed: int) -> Path:
     """Where a prompt's picture is kept: a name that tells the prompt and is its alone."""
     words = re.sub(r"[^a-z0-9]+", "_", prompt.lower()).strip("_")[:40]
     return folder / f"{words}_{zlib.crc32(prompt.encode()):08x}_{seed}.png"
+
+
+def forget_pictures(directory: Path, index: int) -> None:
+    """Delete what an evaluation in a run's folder has drawn and told of the weights after concept `index` and later
+    ones, which are about to be others."""
+    folder = directory / "evaluation"
+    for stage in folder.glob("stage*"):
+        if stage.name.removeprefix("stage").isdecimal() and int(stage.name.removeprefix("stage")) > index:
+            shutil.rmtree(stage)
+    (folder / "evaluation.json").unlink(missing_ok=True)
 
 
 def seeds_of(plain: str, seed: int, count: int) -> list[int]:

@@ -21,12 +21,13 @@ from cns_jax.core.settings import require
 from cns_jax.core.types import Concept
 from cns_jax.data.images import open_image
 from cns_jax.data.prompts import Prompt, asked, evaluation_prompts
+from cns_jax.engine.concepts import taught_concepts
 from cns_jax.engine.drawing import base_pictures, kept_pictures, seeds_of
 from cns_jax.engine.generate import read_prompts
 from cns_jax.engine.judging import WorldJudge, judge_id
 from cns_jax.engine.learned import Learned
-from cns_jax.engine.prepare import taught_concepts
-from cns_jax.engine.settings import SampleSettings
+from cns_jax.engine.lock import holding
+from cns_jax.engine.settings import RunSettings, SampleSettings
 from cns_jax.engine.stages import Stages
 from cns_jax.engine.studio import MINIATURE
 from cns_jax.engine.zero_shot import zero_shot
@@ -94,8 +95,14 @@ def plan(prompts: Sequence[Prompt], names: Sequence[str], stages: str) -> Iterat
 def evaluate(request: EvaluationRequest) -> Path:
     """Draw, score, and write evaluation.json and the pictures (a folder a stage); returns the JSON's path.
 
-    Pictures that an interrupted evaluation with the same request has left are not drawn again.
+    Pictures that an interrupted evaluation with the same request has left are not drawn again. Raises SettingsError if
+    another process evaluates into the same folder.
     """
+    with holding(_out(request)):
+        return _evaluated(request)
+
+
+def _evaluated(request: EvaluationRequest) -> Path:
     stages = Stages.open(request.run)
     settings = stages.learned.settings
     names = [row["name"] for row in stages.learned.concepts]
@@ -103,7 +110,7 @@ def evaluate(request: EvaluationRequest) -> Path:
     prompts = _prompts(request, concepts)
     sample = request.sample or settings.sample
     drawer = Drawer(stages, request.num, request.seed, sample, _claim(request, sample))
-    clip = request.clip or (MINIATURE if settings.model == MINIATURE else _CLIP)
+    clip = request.clip or clip_of(settings)
     scorer = ClipScorer.open(clip)
     dino = DinoScorer.open(request.dino) if request.dino else None
     references, looks = _references(scorer, concepts), _references(dino, concepts) if dino else {}
@@ -131,6 +138,11 @@ def evaluate(request: EvaluationRequest) -> Path:
     with replacing(file) as temporary:
         temporary.write_text(_json(result) + "\n")
     return file
+
+
+def clip_of(settings: RunSettings) -> str:
+    """The CLIP model that scores a run's pictures: the report's, or the miniature's own, or OpenAI's."""
+    return settings.report.clip or (MINIATURE if settings.model == MINIATURE else _CLIP)
 
 
 def made_with(learned: Learned) -> dict[str, Any]:
@@ -164,9 +176,13 @@ def _prompts(request: EvaluationRequest, concepts: Sequence[Concept]) -> list[Pr
     return prompts
 
 
+def _out(request: EvaluationRequest) -> Path:
+    return Path(request.out or Path(request.run) / "evaluation").expanduser()
+
+
 def _claim(request: EvaluationRequest, sample: SampleSettings) -> Path:
     """The folder for pictures; those of another request must not be taken for this one's and are deleted."""
-    out = Path(request.out or Path(request.run) / "evaluation").expanduser()
+    out = _out(request)
     made_with = json.dumps({"run": request.run, "num": request.num, "sample": dataclasses.asdict(sample)}, indent=2)
     file = out / "pictures.json"
     if file.exists() and file.read_text() != made_with:

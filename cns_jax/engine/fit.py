@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +12,9 @@ from types import FrameType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from cns_jax.core.types import ConceptData, Frozen, TrainState
+from cns_jax.core.types import ConceptData, Frozen, Trainable, TrainState
 from cns_jax.engine.progress import Metrics, bar
 from cns_jax.engine.settings import TrainSettings
 from cns_jax.engine.step import StepSpec, train_steps
@@ -20,6 +22,10 @@ from cns_jax.engine.step import StepSpec, train_steps
 
 class Interrupted(Exception):
     """The user or the machine asked to stop; everything up to now is saved."""
+
+
+class Diverged(ArithmeticError):
+    """A loss or a weight is no finite number any more; the checkpoints up to then are."""
 
 
 class StopSignals:
@@ -60,32 +66,39 @@ class StopSignals:
 
 @dataclass(frozen=True)
 class Fit:
-    """What the loop needs besides the state. save: called with (step, state)."""
+    """What the loop needs besides the state. steps: of the lesson; save: called with (step, state) at every step to
+    keep; look: called with them every settings.sample_every steps."""
 
     spec: StepSpec
     settings: TrainSettings
+    steps: int
     metrics: Metrics
     save: Callable[[int, TrainState], None]
     stop: StopSignals
+    look: Callable[[int, TrainState], None] = lambda step, state: None
 
     def run(self, name: str, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array) -> TrainState:
-        """Train from state.step to settings.steps. Raises Interrupted after saving when asked to stop."""
+        """Train from state.step to `steps`. Raises Interrupted after saving when asked to stop, and Diverged, before
+        anything of it is saved, for a loss or weights that are not finite."""
         at, call = int(state.step), self.settings.steps_per_call
         self.metrics.rewind(name, at)
         pending: dict[str, jax.Array] | None = None
-        with bar(name, self.settings.steps, at) as progress:
+        with bar(name, self.steps, at) as progress:
             begun = time.perf_counter()
-            while at < self.settings.steps:
+            while at < self.steps:
                 state, logs = train_steps(self.spec, call, state, frozen, data, key)
                 # the logs of a call are read after the next one was sent off, so that the device never waits
                 if pending is not None:
                     self._log(name, at, pending, begun, progress)
                     begun = time.perf_counter()
                 pending, at = logs, at + call
-                if at % self.settings.save_every == 0 or at == self.settings.steps or self.stop.asked:
+                if at % self.settings.save_every == 0 or at == self.steps or self.stop.asked:
+                    self._check(name, at, pending, state)
                     self.save(at, state)
-                if self.stop.asked and at < self.settings.steps:
-                    raise Interrupted(f"stopped in {name} at step {at} of {self.settings.steps}")
+                if self.stop.asked and at < self.steps:
+                    raise Interrupted(f"stopped in {name} at step {at} of {self.steps}")
+                if self.settings.sample_every and at % self.settings.sample_every == 0:
+                    self.look(at, state)
                 progress.update(call)
             if pending is not None:
                 self._log(name, at, pending, begun, progress)
@@ -93,6 +106,20 @@ class Fit:
 
     def _log(self, name: str, step: int, logs: dict[str, jax.Array], begun: float, progress: Any) -> None:
         values = {k: float(v) for k, v in logs.items()}
+        if not math.isfinite(values["loss"]):
+            raise Diverged(f"{name}: the loss is {values['loss']} at step {step}")
         values["steps_per_second"] = self.settings.steps_per_call / max(time.perf_counter() - begun, 1e-9)
         self.metrics.write(name, step, values)
         progress.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+
+    def _check(self, name: str, step: int, logs: dict[str, jax.Array], state: TrainState) -> None:
+        """What is saved can be gone on from: the last update is in no loss yet."""
+        loss = float(logs["loss"])
+        if not math.isfinite(loss) or not bool(_finite(state.trainable)):
+            raise Diverged(f"{name}: the loss is {loss} at step {step}, and weights are not finite any more")
+
+
+@jax.jit
+def _finite(trainable: Trainable) -> jax.Array:
+    """Whether every number of it is finite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trainable)]).all()

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from cns_jax.core.platform import shapes_of
 from cns_jax.core.types import SCENE, STYLE, SUBJECT
-from cns_jax.engine.prepare import drawn_set
+from cns_jax.engine.concepts import drawn_set
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import miniature_folder
 from cns_jax.evals.world_judge import JUDGE, found, judged

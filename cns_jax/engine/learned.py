@@ -43,9 +43,9 @@ class Learned:
         """
         directory = Path(run).expanduser()
         config = directory / "config.json"
-        if not config.exists():
+        if not config.is_file():
             raise SettingsError(f"{run} is not the folder of a training run (no config.json in it)")
-        settings = build(RunSettings, json.loads(config.read_text()))
+        settings = read_settings(config)
         ledger = Ledger(directory).read()
         rows = ledger["concepts"]
         require(bool(rows), f"{run} has not finished its first concept yet; run the training command again to go on")
@@ -59,16 +59,14 @@ class Learned:
         """The concepts' tokens, in order."""
         return tuple(row["token"] for row in self.concepts)
 
-    @property
-    def pictures(self) -> Path:
-        """Where the folders of the concepts' pictures lie: of a drawn set in the run's own folder."""
-        if self.settings.drawn is not None:
-            return self.directory / "data"
-        return Path(self.settings.data_root).expanduser()
-
-    def folder(self, name: str) -> str:
-        """The name of a concept's folder there."""
-        return next((c.folder for c in self.settings.concepts if c.name == name), "") or name
+    def folder(self, name: str) -> Path:
+        """Where the pictures lie that a concept was taught with: in the run's own folder, or, of runs of old versions,
+        where the settings say."""
+        kept = data_folder(self.directory) / name
+        if kept.is_dir() or self.settings.drawn is not None:
+            return kept
+        chosen = next((c.folder for c in self.settings.concepts if c.name == name), "")
+        return Path(self.settings.data_root).expanduser() / (chosen or name)
 
     def snapshot(self, kernels: Mapping[str, Any], index: int = -1) -> Snapshot:
         """The weights after concept `index`.
@@ -88,6 +86,24 @@ class Learned:
         """A small picture of concept `index` (absent in runs of old versions)."""
         number = index % len(self.concepts) + 1
         return self.directory / "samples" / f"{number:02d}_{self.concepts[index]['name']}.jpg"
+
+
+def read_settings(file: Path) -> RunSettings:
+    """The settings in a run's config.json; the run is where the file is, wherever it was made.
+
+    Raises SettingsError naming the file if it is damaged or of another version.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        require(isinstance(values, dict), "it holds no settings")
+        return build(RunSettings, {**values, "run": str(file.parent)})
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{file} cannot be read ({error}); it is damaged, or of another version") from None
+
+
+def data_folder(directory: str | Path) -> Path:
+    """Where a run keeps the pictures that it was taught with, a folder a concept."""
+    return Path(directory) / "data"
 
 
 def base_kernels(source: Source) -> Tree:

@@ -22,9 +22,12 @@ from cns_jax.core.tree import count, map_named
 from cns_jax.core.types import Batch, Concept, Trainable
 from cns_jax.data.captions import training_prompts
 from cns_jax.data.folder import check_words
-from cns_jax.engine.prepare import caches, find_concepts, priors_of
+from cns_jax.engine.ledger import Ledger
+from cns_jax.engine.lessons import Lessons, lessons_of, steps_of
+from cns_jax.engine.prepare import caches, priors_of
 from cns_jax.engine.prior import prior_file
-from cns_jax.engine.sequence import check_batch, earlier_settings
+from cns_jax.engine.run_folder import check_base
+from cns_jax.engine.sequence import check_batch
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.step import StepSpec, denoising_loss
 from cns_jax.engine.studio import compute_dtype, find_source, own_sampler, stored_dtype
@@ -54,15 +57,16 @@ def plan(settings: RunSettings) -> list[str]:
     Raises what the run itself would raise, and SettingsError if the disk is too small or the folder not writable.
     """
     directory = Path(settings.directory)
-    earlier_settings(settings)
     source = find_source(settings.address)
     with tempfile.TemporaryDirectory() as scratch:  # the drawn sets write their pictures
-        concepts = find_concepts(dataclasses.replace(settings, run=scratch))
-    vocabulary = Vocabulary(load_tokenizer(source.tokenizer), tuple(c.token for c in concepts), settings.reserved_rows)
+        lessons = lessons_of(settings, drawn_into=Path(scratch))
+    concepts, tokens = lessons.ahead, lessons.tokens
+    vocabulary = Vocabulary(load_tokenizer(source.tokenizer), tokens, settings.rows_for(len(tokens)))
     check_words(concepts, vocabulary)
     vocabulary.encode([prompt for concept in concepts for prompt in training_prompts(concept)])  # warns of cuts
     check_batch(settings, make_mesh(settings.train.fsdp).size)
     base = source.load(keep=lambda name, leaf: None).ids["model"]
+    check_base(settings, base)
     cost = step_cost(settings, source)
     needed = disk_bytes(settings, source, concepts)
     free = _free_bytes(directory)
@@ -73,8 +77,8 @@ def plan(settings: RunSettings) -> list[str]:
     )
     return [
         *_model_lines(settings, source, base),
-        *_concept_lines(concepts),
-        *_training_lines(settings, source, cost, len(concepts)),
+        *_lesson_lines(settings, lessons),
+        *_training_lines(settings, source, cost, _steps(settings, lessons)),
         *_prior_lines(settings, base, concepts),
         f"disk: about {needed / 1e9:.2f} GB of {free / 1e9:.0f} GB free, into {directory}",
         "all checks passed; run the same command without --dry_run",
@@ -92,7 +96,7 @@ def step_cost(settings: RunSettings, source: Source) -> StepCost:
         return jax.ShapeDtypeStruct(shape, dtype)
 
     base = map_named(lambda name, leaf: shape(leaf.shape, stored_dtype(name, dtype)), source.shapes)
-    rows = shape((settings.reserved_rows, model.text_encoder.hidden_size), jnp.float32)
+    rows = shape((settings.rows_for(0), model.text_encoder.hidden_size), jnp.float32)
     trainable = Trainable(cross_attention_kernels(base["unet"]), rows)
     images = train.batch + train.prior_batch
     latents = model.latent_shape(settings.resolution, settings.resolution)
@@ -159,9 +163,27 @@ def _model_lines(settings: RunSettings, source: Source, base: str) -> list[str]:
     ]
 
 
-def _concept_lines(concepts: Sequence[Concept]) -> list[str]:
-    lines = [f"{len(concepts)} concepts:"]
-    for concept in concepts:
+def _steps(settings: RunSettings, lessons: Lessons) -> list[int]:
+    """Of the lessons to come."""
+    steps = [steps_of(settings, concept) for concept in lessons.ahead]
+    if lessons.extends:
+        steps[0] -= Ledger(Path(settings.directory)).read()["concepts"][-1]["steps"]
+    return steps
+
+
+def _lesson_lines(settings: RunSettings, lessons: Lessons) -> list[str]:
+    """What the run knows, what is to be taught, and what a user should know of it."""
+    lines = [f"note: {note}" for note in lessons.notes]
+    if lessons.taught:
+        known = ", ".join(f"{row['name']} ({row['token']})" for row in lessons.taught)
+        lines.append(f"{settings.directory} knows {len(lessons.taught)} concepts already: {known}")
+    if lessons.extends:
+        lines.append(f"the last lesson goes on to step {steps_of(settings, lessons.ahead[0])}:")
+    elif not lessons.ahead:
+        lines.append("nothing is left to teach")
+    else:
+        lines.append(f"{len(lessons.ahead)} concepts{' to add' if lessons.taught else ''}:")
+    for concept in lessons.ahead:
         captioned = sum(caption is not None for caption in concept.captions)
         source = f"{captioned} with captions" if captioned else f"as {training_prompts(concept)[0]!r}"
         lines.append(
@@ -170,16 +192,18 @@ def _concept_lines(concepts: Sequence[Concept]) -> list[str]:
     return lines
 
 
-def _training_lines(settings: RunSettings, source: Source, cost: StepCost, concepts: int) -> list[str]:
+def _training_lines(settings: RunSettings, source: Source, cost: StepCost, lessons: Sequence[int]) -> list[str]:
+    """lessons: steps of each."""
     train = settings.train
     kernels = count(cross_attention_kernels(source.shapes["unet"]))
     unet = count(source.shapes["unet"])
-    steps = train.steps * concepts
+    steps = sum(lessons)
+    each = " or ".join(str(n) for n in sorted(set(lessons))) or train.steps
     memory = cost.frozen + cost.trained + cost.saved
     return [
         f"trains: a concept's neurons among {kernels / 1e6:.2f} M cross-attention K/V weights ({kernels / unet:.2%} of "
         f"the UNet) and one token row of {source.model.text_encoder.hidden_size}",
-        f"steps: {train.steps} a concept, {steps} in all, {train.batch} + {train.prior_batch} images of "
+        f"steps: {each} a concept, {steps} in all, {train.batch} + {train.prior_batch} images of "
         f"{settings.resolution} px each: {cost.flops / 1e12:.3g} TFLOP a step, {cost.flops * steps / 1e15:.3g} PFLOP",
         f"memory: at least {memory / 1e9:.1f} GB a device: weights {cost.frozen / 1e9:.2f}, what learns "
         f"{cost.trained / 1e9:.2f}, kept for the backward pass {cost.saved / 1e9:.2f}"

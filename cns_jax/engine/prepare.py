@@ -1,4 +1,4 @@
-"""From settings to what the steps read: concepts found and checked, views encoded, priors made."""
+"""From settings to what the steps read: views encoded, priors made, prompts as the method sees them."""
 
 from __future__ import annotations
 
@@ -12,56 +12,16 @@ import numpy as np
 from tqdm import tqdm
 
 from cns_jax.core.mesh import replicate
-from cns_jax.core.settings import require
 from cns_jax.core.types import Concept, ConceptData
 from cns_jax.data.captions import class_prompt, scoring_captions, training_prompts
-from cns_jax.data.folder import ConceptSpec, discover, read_concepts
 from cns_jax.data.latents import LatentCache
-from cns_jax.engine.learned import Learned
 from cns_jax.engine.prior import Part, prior_latents, prior_parts
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import Studio
 from cns_jax.engine.timings import Timings
 from cns_jax.evals.neuron_prompts import general_pool, pool_of
 from cns_jax.methods.base import Task
-from cns_jax.miniature.concepts import MiniConcept, write_concept_folders
-from cns_jax.miniature.concepts import concepts as mini_concepts
 from cns_jax.neurons.calibration import draw as draw_prompts
-
-
-def find_concepts(settings: RunSettings) -> tuple[Concept, ...]:
-    """The run's concepts, in order; raises DataError or SettingsError with all that is wrong."""
-    chosen = [ConceptSpec(c.name, c.folder, c.token, c.class_word, c.kind, c.init_word) for c in settings.concepts]
-    if settings.drawn is None:
-        root = Path(settings.data_root).expanduser()
-        return read_concepts(root, chosen or discover(root))
-    drawn = drawn_set(settings)
-    unknown = [c.name for c in chosen if c.name not in drawn]
-    require(not unknown, f"{settings.data_root} has no concepts {unknown}; it has {', '.join(drawn)}")
-    names = [c.name for c in chosen] or list(drawn)
-    root = Path(settings.directory) / "data"
-    write_concept_folders(int(settings.drawn), root, names=names)
-    specs = [ConceptSpec(n, token=drawn[n].token, class_word=drawn[n].class_word, kind=drawn[n].kind) for n in names]
-    return read_concepts(root, specs)
-
-
-def taught_concepts(learned: Learned) -> tuple[Concept, ...]:
-    """The concepts that a run knows, with pictures and captions as they lie there now: a drawn set is not drawn anew.
-
-    Raises DataError with all that is wrong.
-    """
-    rows = learned.concepts
-    specs = [ConceptSpec(r["name"], learned.folder(r["name"]), r["token"], r["class_word"], r["kind"]) for r in rows]
-    return read_concepts(learned.pictures, specs)
-
-
-def drawn_set(settings: RunSettings) -> dict[str, MiniConcept]:
-    """The drawn concepts of "miniature:1", ":2" or ":3", by name; empty if data_root is a folder."""
-    number = settings.drawn
-    if number is None:
-        return {}
-    require(number in ("1", "2", "3"), f"data_root={settings.data_root!r}; the drawn sets are miniature:1, :2 and :3")
-    return {c.name: c for c in mini_concepts(int(number))}
 
 
 def caches(settings: RunSettings) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from functools import cached_property
@@ -18,19 +17,21 @@ from cns_jax.core.rng import stream
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.tree import fingerprint
 from cns_jax.core.types import Concept, ConceptData, Frozen, TrainState
-from cns_jax.data.folder import check_words
-from cns_jax.data.images import load_image
-from cns_jax.data.prompts import sample_prompts, without_tokens
+from cns_jax.data.folder import DataError, check_words
 from cns_jax.engine.checkpoint import Checkpoints
-from cns_jax.engine.fit import Fit, StopSignals
+from cns_jax.engine.concepts import keep_pictures, taught_concepts
+from cns_jax.engine.drawing import forget_pictures
+from cns_jax.engine.fit import Diverged, Fit, StopSignals
+from cns_jax.engine.learned import Learned
 from cns_jax.engine.ledger import Ledger
+from cns_jax.engine.lessons import lesson_row, lessons_of, steps_of
+from cns_jax.engine.lock import holding
 from cns_jax.engine.prepare import (
     Hidden,
     caches,
     calibration_of,
     concept_data,
     data_shapes,
-    find_concepts,
     latent_cache,
     most_views,
     priors_of,
@@ -38,46 +39,18 @@ from cns_jax.engine.prepare import (
 )  # fmt: skip
 from cns_jax.engine.prior import compile_priors
 from cns_jax.engine.progress import Metrics
-from cns_jax.engine.report.sheets import Row, sheet, thumbnail
-from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.run_folder import check_base, claim
+from cns_jax.engine.settings import MOST_STEPS, RunSettings
+from cns_jax.engine.showing import Showing, Weights
 from cns_jax.engine.step import StepSpec, initial_state, step_shapes, train_steps
 from cns_jax.engine.studio import Studio, find_source
 from cns_jax.engine.timings import Timings
 from cns_jax.methods.cns import CNS, Memory
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.neurons.statistics import overlaps
-from cns_jax.weights.snapshot import Snapshot, load_snapshot, save_snapshot
+from cns_jax.weights.snapshot import Snapshot, load_snapshot, padded_rows, save_snapshot, union_of_masks
 
 log = logging.getLogger(__name__)
-
-
-def earlier_settings(settings: RunSettings) -> Path:
-    """Where the run's settings are or will be.
-
-    Raises SettingsError if the folder holds a run with other settings, naming what differs.
-    """
-    file = Path(settings.directory) / "config.json"
-    if file.exists():
-        now, before = _plain(settings), json.loads(file.read_text())
-        differing = sorted(k for k in now if before.get(k) != now[k])
-        if differing:
-            raise SettingsError(
-                f"{file.parent} holds a run with another {', '.join(differing)}; continue it with its own settings, "
-                "or give this one another folder with --config.run=..."
-            )
-    return file
-
-
-def claim(settings: RunSettings) -> Path:
-    """The run's folder with the resolved settings in it. Raises SettingsError as `earlier_settings`."""
-    file = earlier_settings(settings)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(_plain(settings), indent=2) + "\n")
-    return file.parent
-
-
-def _plain(settings: RunSettings) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
 def check_batch(settings: RunSettings, devices: int) -> None:
@@ -91,93 +64,142 @@ def check_batch(settings: RunSettings, devices: int) -> None:
 
 
 class TrainingRun:
-    """One run: the studio, the concepts' data, and where things are kept."""
+    """One run: the studio, the lessons to come, and where things are kept."""
 
     def __init__(self, settings: RunSettings) -> None:
         self.settings = settings
         self.timings = Timings()
         source = find_source(settings.address)
-        self.concepts = find_concepts(settings)
-        tokens = tuple(c.token for c in self.concepts)
-        train = settings.train
+        self.lessons = lessons_of(settings)
+        tokens, train = self.lessons.tokens, settings.train
+        self.rows = settings.rows_for(len(tokens))
         with self.timings.part("load"):
             self.studio = Studio.open(
-                source, tokens, settings.reserved_rows, settings.resolution, train.fsdp, settings.compute, train.remat
+                source, tokens, self.rows, settings.resolution, train.fsdp, settings.compute, train.remat
             )
-        check_words(self.concepts, self.studio.vocabulary)
+        check_words(self.lessons.ahead, self.studio.vocabulary)
         check_batch(settings, self.studio.mesh.size)
+        studio = self.studio
+        check_base(settings, studio.ids["model"])
         self.directory = claim(settings)
+        for note in self.lessons.notes:
+            log.warning("%s", note)
+        self.first = len(self.lessons.taught)
         self.method: CNS = settings.method
         self.ledger = Ledger(self.directory)
-        studio = self.studio
-        self.ledger.check_base(studio.ids["model"], settings.model)
         self.base_kernels = fingerprint(cross_attention_kernels(studio.params["unet"]))
         self.key = jax.random.key(settings.seed)
-        self.spec = StepSpec(
+        self.showing = Showing(self.directory, settings, studio)
+
+    def spec(self, steps: int) -> StepSpec:
+        """What is static in the step of a lesson of so many steps."""
+        train, studio = self.settings.train, self.studio
+        return StepSpec(
             studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch, train.snr_gamma,
-            train.steps, min(train.decay_steps, train.steps),
+            *((steps, min(train.decay_steps, steps)) if train.decay_steps else (0, 0)),
         )  # fmt: skip
 
     def number(self, index: int, step: int) -> int:
         """The checkpoint number of a concept's step."""
-        return index * (self.settings.train.steps + 1) + step
+        return index * MOST_STEPS + step
+
+    def concept(self, index: int) -> Concept:
+        """A concept of a lesson to come."""
+        return self.lessons.ahead[index - self.first]
 
     def run(self) -> None:
-        """Teach all concepts; raises Interrupted when asked to stop."""
+        """Teach all concepts; raises Interrupted when asked to stop, SettingsError if a lesson diverges."""
+        if not self.lessons.ahead:
+            return
         checkpoints = Checkpoints(self.directory / "checkpoints")
         metrics = Metrics(self.directory)
         try:
             with StopSignals() as stop:
-                memory = self._teach_all(checkpoints, metrics, stop)
+                self._teach_all(checkpoints, metrics, stop)
+        except Diverged as error:
+            raise SettingsError(self._advice(error)) from None
         finally:
             checkpoints.close()
             metrics.close()
             self.timings.save(self.directory / "timings.json")
         if self.settings.report.sheets:
             with self.timings.part("sample"):
-                self._overview(memory)
-        masks = [self.snapshot(i).mask for i in range(len(self.concepts))]
+                self._overview()
+        masks = [self.snapshot(i).mask for i in range(len(self.ledger.read()["concepts"]))]
         (self.directory / "overlaps.json").write_text(json.dumps(overlaps(masks), indent=2) + "\n")
         self.timings.save(self.directory / "timings.json")
 
-    def _teach_all(self, checkpoints: Checkpoints, metrics: Metrics, stop: StopSignals) -> Memory:
-        studio, settings = self.studio, self.settings
-        width = studio.model.text_encoder.hidden_size
-        memory = replicate(studio.mesh, self.method.empty(studio.params, settings.reserved_rows, width))
-        views, steps = most_views(settings, self.concepts), settings.train.steps
-        newest = checkpoints.latest()
-        if newest != self.number(len(self.concepts) - 1, steps):
-            concept = self.concepts[0 if newest is None else divmod(newest, steps + 1)[0]]
+    def _advice(self, error: Diverged) -> str:
+        learned, method = self.ledger.read()["concepts"], self.method
+        after = f" --config.after={self.directory}" if learned else ""
+        return (
+            f"{error}; training stopped, and nothing of this lesson went into the model. A rate is too high, most "
+            f"likely (method.lr_neurons={method.lr_neurons}, method.lr_token={method.lr_token}): lower it, and run in "
+            f"another folder,{after} --config.run=..."
+        )
+
+    def _teach_all(self, checkpoints: Checkpoints, metrics: Metrics, stop: StopSignals) -> None:
+        studio, settings, first = self.studio, self.settings, self.first
+        memory = replicate(studio.mesh, self._memory())
+        views, concept = most_views(settings, self.lessons.ahead), self.lessons.ahead[0]
+        steps = steps_of(settings, concept)
+        newest = self._newest(checkpoints)
+        if newest < steps:
             # encoder and sampler are traced in a fraction of the step's time, so XLA has work early
             latent_cache(studio, settings).ahead(concept.image_paths)
             compile_priors(studio, priors_of(settings, concept), settings.prior.sample, caches(settings) / "priors")
-            shapes = step_shapes(self.spec, studio.params, memory, data_shapes(studio, settings, views))
-            train_steps.ahead(self.spec, settings.train.steps_per_call, *shapes)
-        first, state = self._resume(checkpoints, memory)
-        if state is not None:
-            memory, state = state
-        for index in range(first, len(self.concepts)):
-            concept = self.concepts[index]
-            log.info("%s: concept %d of %d", concept.name, index + 1, len(self.concepts))
+            spec = self.spec(steps)
+            shapes = step_shapes(spec, studio.params, memory, data_shapes(studio, settings, views))
+            train_steps.ahead(spec, settings.train.steps_per_call, *shapes)
+        state = None
+        if newest:
+            memory, state = self._restored(checkpoints, memory, newest)
+        else:
+            checkpoints.forget_from(self.number(first, 0))
+        for index in range(first, first + len(self.lessons.ahead)):
+            concept = self.concept(index)
+            log.info("%s: concept %d of %d", concept.name, index + 1, first + len(self.lessons.ahead))
+            keep_pictures(concept, self.directory)
+            self.ledger.begin(studio.ids["model"], self.base_kernels, lesson_row(concept))
             with stop.at_once(f"encoding the pictures and making the prior images of {concept.name}"):
                 data = concept_data(studio, settings, concept, views, self.timings)
             memory = self._teach(index, memory, state, data, checkpoints, metrics, stop)
             state = None
-        return memory
 
-    def _resume(self, checkpoints: Checkpoints, memory: Memory) -> tuple[int, Any]:
-        newest = checkpoints.latest()
-        if newest is None:
-            return 0, None
-        index, step = divmod(newest, self.settings.train.steps + 1)
-        trainable, plan, _ = self.method.begin(self.key, self.studio.params, memory, self._task(index))
+    def _newest(self, checkpoints: Checkpoints) -> int:
+        """The step of the first lesson's newest checkpoint that it may go on from; 0 if there is none."""
+        if not self.lessons.resumes:
+            return 0
+        index, step = divmod(checkpoints.latest() or 0, MOST_STEPS)
+        if not self.lessons.extends:
+            return step if index == self.first else 0
+        had = self.ledger.read()["concepts"][self.first]["steps"]
+        require(
+            index == self.first and step >= had,
+            f"the lesson of {self.concept(self.first).name} cannot go on from step {had}: its checkpoint is not in "
+            f"{self.directory / 'checkpoints'}; start anew with --config.run=...",
+        )
+        return step
+
+    def _memory(self) -> Memory:
+        """Before the first lesson to come: of what the run's files hold."""
+        studio = self.studio
+        empty = self.method.empty(studio.params, self.rows, studio.model.text_encoder.hidden_size)
+        if not self.first:
+            return empty
+        last = self.snapshot(self.first - 1)
+        union = union_of_masks([self.ledger.snapshot(i) for i in range(self.first)], last.kernels)
+        return self.method.recalled(union, last.kernels, padded_rows(last.rows_rd, self.rows))
+
+    def _restored(self, checkpoints: Checkpoints, memory: Memory, step: int) -> tuple[Memory, TrainState]:
+        trainable, plan, _ = self.method.begin(self.key, self.studio.params, memory, self._task(self.first))
         like = {"memory": memory, "state": initial_state(self.method, trainable, plan)}
-        found = checkpoints.restore(newest, replicate(self.studio.mesh, like))
-        log.info("resuming %s at step %d", self.concepts[index].name, step)
-        return index, (found["memory"], found["state"])
+        found = checkpoints.restore(self.number(self.first, step), replicate(self.studio.mesh, like))
+        log.info("resuming %s at step %d", self.concept(self.first).name, step)
+        return found["memory"], found["state"]
 
     def _task(self, index: int) -> Any:
-        return task_of(self.studio, self.settings, self.concepts[index], self._calibration)
+        return task_of(self.studio, self.settings, self.concept(index), self._calibration)
 
     @cached_property
     def _calibration(self) -> Hidden:
@@ -193,7 +215,7 @@ class TrainingRun:
         metrics: Metrics,
         stop: StopSignals,
     ) -> Memory:
-        concept, studio = self.concepts[index], self.studio
+        concept, studio = self.concept(index), self.studio
         key = stream(self.key, "concept", index)
         with self.timings.part("select"):
             trainable, plan, statistics = self.method.begin(key, studio.params, memory, self._task(index))
@@ -208,7 +230,12 @@ class TrainingRun:
         def save(step: int, state: TrainState) -> None:
             checkpoints.save(self.number(index, step), {"memory": memory, "state": state})
 
-        fit = Fit(self.spec, self.settings.train, metrics, save, stop)
+        def look(step: int, state: TrainState) -> None:
+            with self.timings.part("sample"):
+                self.showing.step(index, concept, step, (state.trainable.kernels, state.trainable.rows_rd))
+
+        steps = steps_of(self.settings, concept)
+        fit = Fit(self.spec(steps), self.settings.train, steps, metrics, save, stop, look)
         with self.timings.part("train"):
             state = fit.run(concept.name, state, Frozen(studio.params, plan), data, key)
         after = self.method.commit(memory, plan, state.trainable)
@@ -216,81 +243,48 @@ class TrainingRun:
             self._record(index, after, plan.mask, statistics)
         if self.settings.report.sheets:
             with self.timings.part("sample"):
-                self._sheet(index, (memory.kernels, start_rows), (after.kernels, after.rows_rd))
+                self.showing.sheet(index, concept, (memory.kernels, start_rows), (after.kernels, after.rows_rd))
         return after
 
     def _record(self, index: int, memory: Memory, mask: Any, statistics: dict[str, float]) -> None:
-        concept = self.concepts[index]
+        concept = self.concept(index)
         weights = f"weights/{index + 1:02d}_{concept.name}.safetensors"
         save_snapshot(self.directory / weights, Snapshot(memory.kernels, np.asarray(memory.rows_rd), mask))
+        forget_pictures(self.directory, index)
         row = {
-            "name": concept.name,
-            "token": concept.token,
-            "class_word": concept.class_word,
-            "kind": concept.kind,
-            "images": len(concept.image_paths),
+            **lesson_row(concept),
+            "steps": steps_of(self.settings, concept),
             "weights": weights,
             "mask": statistics,
         }
-        self.ledger.record(index, self.studio.ids["model"], self.base_kernels, row)
+        self.ledger.record(index, row)
 
     def snapshot(self, index: int) -> Snapshot:
         """The weights after concept `index`."""
         kernels = cross_attention_kernels(self.studio.params["unet"])
         return load_snapshot(self.ledger.snapshot(index), kernels)
 
-    def _images(self, kernels: Any, rows_rd: Any, prompts: list[str]) -> list[np.ndarray]:
-        unet, rows = self.method.merged(self.studio.params, Memory(None, kernels, jnp.asarray(rows_rd)))
-        seeds = [self.settings.seed + i for i in range(len(prompts))]
-        params = self.studio.with_unet(unet)
-        return list(self.studio.generator.images(params, rows, prompts, seeds, self.settings.sample))
+    def _overview(self) -> None:
+        learned = Learned.of(str(self.directory))
+        try:
+            concepts = taught_concepts(learned)
+        except DataError as error:  # of a run of an old version, whose pictures have moved
+            log.warning("the overview is as it was: %s", error)
+            return
 
-    def _sheet(self, index: int, before: tuple[Any, Any], after: tuple[Any, Any]) -> None:
-        """Before and after the concept, with and without its token, same seeds."""
-        concept = self.concepts[index]
-        prompts = sample_prompts(concept)[:4]
-        plain = [without_tokens(p) for p in prompts]
-        learned = self._images(*after, prompts)
-        rows = [
-            Row("its pictures", self._photos(concept, len(prompts))),
-            Row(f"before, with {concept.token}", self._images(*before, prompts)),
-            Row(f"after, with {concept.token}", learned),
-            Row("before, without the token", self._images(*before, plain)),
-            Row("after, without the token", self._images(*after, plain)),
-        ]
-        file = self.directory / "samples" / f"{index + 1:02d}_{concept.name}.png"
-        sheet(rows, prompts, file)
-        thumbnail(learned[0], file.with_suffix(".jpg"))
+        def after(index: int) -> Weights:
+            found = self.snapshot(index)
+            return found.kernels, jnp.asarray(padded_rows(found.rows_rd, self.rows))
 
-    def _photos(self, concept: Concept, count: int) -> list[np.ndarray]:
-        size = self.settings.resolution
-        squares = [load_image(path, size) for path in concept.image_paths[:count]]
-        return [np.round((x + 1) * 127.5).astype(np.uint8) for x in squares]
-
-    def _overview(self, memory: Memory) -> None:
-        """One row a concept: its pictures, the base model, right after its lesson, after the last lesson."""
-        base = self.method.empty(self.studio.params, *memory.rows_rd.shape)
-        rows = []
-        for index, concept in enumerate(self.concepts):
-            prompts = sample_prompts(concept)[:3]
-            then = self.snapshot(index)
-            rows.append(
-                Row(
-                    f"{concept.token} {concept.class_word}",
-                    [
-                        *self._photos(concept, 2),
-                        *self._images(base.kernels, base.rows_rd, [without_tokens(p) for p in prompts[:2]]),
-                        *self._images(then.kernels, then.rows_rd, prompts),
-                        *self._images(memory.kernels, memory.rows_rd, prompts),
-                    ],
-                )
-            )
-        heads = ["taught with", "", "base model", "", "right after its lesson", "", "", "after the last lesson", "", ""]
-        sheet(rows, heads, self.directory / "overview.png")
+        base = cross_attention_kernels(self.studio.params["unet"]), self.studio.no_rows
+        self.showing.overview(concepts, base, after)
 
 
 def run(settings: RunSettings) -> Path:
-    """Run or resume a training run; returns its folder. Raises fit.Interrupted when asked to stop."""
-    sequence = TrainingRun(settings)
-    sequence.run()
-    return sequence.directory
+    """Run or resume a training run; returns its folder.
+
+    Raises fit.Interrupted when asked to stop, and SettingsError if another process writes to the folder.
+    """
+    with holding(Path(settings.directory)):
+        TrainingRun(settings).run()
+    return Path(settings.directory)

@@ -13,12 +13,15 @@ from cns_jax.methods.cns import CNS
 from cns_jax.weights.locate import Address
 
 AUTO = "auto"
+MOST_STEPS = 1_000_000
+"""A lesson has fewer steps: checkpoints are numbered by lesson and step."""
+_ROWS = 16
 
 
 @dataclass(frozen=True)
 class ConceptSettings:
     """One concept to teach. Empty strings: the folder is the name, the token "<name>", the class word the
-    last word of the name."""
+    last word of the name. steps: of its lesson (0: train.steps)."""
 
     name: str
     token: str = ""
@@ -26,6 +29,15 @@ class ConceptSettings:
     kind: Literal["subject", "style", "scene"] = "subject"
     init_word: str = ""
     folder: str = ""
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        name = self.name  # files are called after it
+        good = name not in ("", ".", "..") and not set(name) & set("/\\\0")
+        require(good, f"concepts: the name {name!r} must be the name of a file: not empty, without / and \\")
+        require(
+            self.steps >= 0, f"concepts: {name} has steps={self.steps}; 0 means train.steps, so it must not be less"
+        )
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,8 @@ class TrainSettings:
     decay_steps: the last steps of a concept (at most all), over which both learning rates fall to 0 in a line (0:
     constant rates, as in the paper); views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps
     (0: all alike, too); fsdp: devices that parameters are split over; remat: compute the UNet's blocks again in the
-    backward pass, which saves memory and costs about a third more time."""
+    backward pass, which saves memory and costs about a third more time; sample_every: steps between small pictures of
+    the lesson that is going on (0: none)."""
 
     steps: int = 500
     batch: int = 1
@@ -47,6 +60,7 @@ class TrainSettings:
     snr_gamma: float = 0.0
     fsdp: int = 1
     remat: bool = False
+    sample_every: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "steps_per_call", "save_every", "views", "fsdp"):
@@ -55,7 +69,9 @@ class TrainSettings:
         require(0 <= gamma < float("inf"), f"train.snr_gamma={gamma} must be finite and not negative; 0 is off")
         require(self.prior_batch >= 0, f"train.prior_batch={self.prior_batch} must not be negative")
         require(self.decay_steps >= 0, f"train.decay_steps={self.decay_steps} must not be negative; 0 is off")
-        for name in ("steps", "save_every"):
+        require(self.sample_every >= 0, f"train.sample_every={self.sample_every} must not be negative; 0 is off")
+        require(self.steps < MOST_STEPS, f"train.steps={self.steps} must be below {MOST_STEPS}")
+        for name in ("steps", "save_every", "sample_every"):
             require(
                 getattr(self, name) % self.steps_per_call == 0,
                 f"train.{name}={getattr(self, name)} must be a multiple of train.steps_per_call={self.steps_per_call}",
@@ -121,7 +137,9 @@ class RunSettings:
     model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub; variant, tokenizer and
     prediction_type: see `Address`. compute: the dtype of frozen weights and activations (auto: bfloat16 on GPU and
     TPU, float32 on a CPU); what is trained is float32 always. data_root: a folder with one sub-folder a concept, or
-    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found).
+    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found). after: the
+    folder of a finished run of the same model, whose concepts this one knows from its start. reserved_rows: token rows
+    from the start; more concepts reserve more by themselves, and then the step is compiled once more.
     """
 
     name: str
@@ -132,6 +150,7 @@ class RunSettings:
     prediction_type: Literal["", "epsilon", "v_prediction"] = ""
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
     run: str = ""
+    after: str = ""
     resolution: int = 64
     seed: int = 0
     concepts: tuple[ConceptSettings, ...] = ()
@@ -150,6 +169,12 @@ class RunSettings:
         require(
             bool(self.model), "model is empty; give 'miniature', a diffusers folder, a .safetensors file or a hub id"
         )
+        for concept in self.concepts:
+            require(
+                concept.steps % self.train.steps_per_call == 0,
+                f"concepts: {concept.name} has steps={concept.steps}, which must be a multiple of "
+                f"train.steps_per_call={self.train.steps_per_call}",
+            )
         if self.model != "miniature" and os.path.exists(
             self.address.model
         ):  # so that the run can be opened from anywhere
@@ -161,6 +186,10 @@ class RunSettings:
         """What `data_root` says after "miniature:"; None if it is a folder."""
         prefix = "miniature:"
         return self.data_root.removeprefix(prefix) if self.data_root.startswith(prefix) else None
+
+    def rows_for(self, concepts: int) -> int:
+        """Token rows of a run with so many concepts."""
+        return max(self.reserved_rows, concepts if concepts <= self.reserved_rows else concepts + -concepts % _ROWS)
 
     @property
     def address(self) -> Address:

@@ -14,6 +14,7 @@ from cns_jax.engine.learned import Learned
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.engine.studio import Studio, find_source
 from cns_jax.neurons.score import cross_attention_kernels
+from cns_jax.weights.snapshot import padded_rows
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Stages:
         """
         learned = Learned.of(run, after)
         s = learned.settings
-        studio = Studio.open(find_source(s.address), learned.tokens, s.reserved_rows, s.resolution, compute=s.compute)
+        rows = s.rows_for(len(learned.concepts))
+        studio = Studio.open(find_source(s.address), learned.tokens, rows, s.resolution, compute=s.compute)
         return cls(learned, studio)
 
     @property
@@ -45,7 +47,8 @@ class Stages:
         if stage == 0:
             return params, self.studio.no_rows
         snapshot = self.learned.snapshot(cross_attention_kernels(params["unet"]), stage - 1)
-        return self.studio.with_unet(overlay(params["unet"], snapshot.kernels)), jnp.asarray(snapshot.rows_rd)
+        rows_rd = padded_rows(snapshot.rows_rd, self.studio.vocabulary.reserved)
+        return self.studio.with_unet(overlay(params["unet"], snapshot.kernels)), jnp.asarray(rows_rd)
 
     def images(self, stage: int, prompts: Sequence[str], seeds: Sequence[int], sample: SampleSettings) -> np.ndarray:
         """Pictures uint8 (n, h, w, 3) after `stage` concepts."""

@@ -43,6 +43,9 @@ class Method(Protocol):
     def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Any:
         """Memory before any concept."""
 
+    def recalled(self, union: Any, kernels: Any, rows_rd: Any) -> Any:
+        """Memory after earlier concepts, from what is kept of them: masks' union, kernels, and rows (r, d)."""
+
     def begin(self, key: jax.Array, base: Mapping[str, Any], memory: Any, task: Task) -> tuple[Trainable, Any, dict]:
         """Start a concept: what trains, the plan, and statistics for the ledger."""
 

@@ -99,6 +99,10 @@ class CNS:
         no_rows_rd = jax.device_put(np.zeros((rows, width), np.float32))  # jnp.zeros would be a program of its own
         return Memory(select.constant(kernels, False), kernels, no_rows_rd)
 
+    def recalled(self, union: Any, kernels: Any, rows_rd: Any) -> Memory:
+        """The memory after concepts whose weights were kept: the union of their masks, the kernels and all rows."""
+        return Memory(union, kernels, rows_rd)
+
     def begin(
         self, key: jax.Array, base: Mapping[str, Any], memory: Memory, task: Task
     ) -> tuple[Trainable, Plan, dict[str, float]]:

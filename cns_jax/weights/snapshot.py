@@ -42,6 +42,15 @@ def packed_masks(files: Sequence[Path]) -> Iterator[tuple[str, int, np.ndarray]]
         yield name, int(np.prod(indexes[0][_KERNEL + name].shape)), np.stack([index[key].raw() for index in indexes])
 
 
+def union_of_masks(files: Sequence[Path], kernels: Mapping[str, Any]) -> Tree:
+    """The weights that any of the files' lessons selected, bool like `kernels`; raises as `packed_masks`."""
+    shapes = {name: leaf.shape for name, leaf in flatten(kernels).items()}
+    union = {}
+    for name, size, bits in packed_masks(files):
+        union[name] = np.unpackbits(np.bitwise_or.reduce(bits), count=size).astype(bool).reshape(shapes[name])
+    return like(union, kernels)
+
+
 def load_snapshot(file: Path, kernels: Mapping[str, Any]) -> Snapshot:
     """Read a snapshot. kernels: the base model's K/V kernels, for structure and shapes.
 
@@ -57,3 +66,8 @@ def load_snapshot(file: Path, kernels: Mapping[str, Any]) -> Snapshot:
         bits = np.unpackbits(tensors[f"{_MASK}{name}"], count=int(np.prod(shape)))
         masks[name] = bits.astype(bool).reshape(shape)
     return Snapshot(like(found, kernels), tensors[_ROWS], like(masks, kernels))
+
+
+def padded_rows(rows_rd: np.ndarray, count: int) -> np.ndarray:
+    """Concept rows (count, d): `rows_rd` with rows of zeros behind them; as they are if there are as many already."""
+    return np.pad(rows_rd, ((0, max(count - len(rows_rd), 0)), (0, 0)))

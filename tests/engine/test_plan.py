@@ -41,8 +41,8 @@ def test_the_command_prints_the_plan_and_writes_nothing(tiny_folder: Path, tmp_p
     assert not (tmp_path / "run").exists() and not (tmp_path / "cache").exists()
 
 
-def test_prior_images_that_are_there(trained) -> None:
-    lines = plan(build(RunSettings, trained["values"]))
+def test_prior_images_that_are_there(trained, tmp_path: Path) -> None:
+    lines = plan(build(RunSettings, {**trained["values"], "run": str(tmp_path / "another")}))
     assert sum("kept from before" in line for line in lines) == len(CONCEPTS)
 
 

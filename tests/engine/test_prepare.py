@@ -12,7 +12,8 @@ import pytest
 from tiny_runs import values
 
 from cns_jax.core.settings import build
-from cns_jax.engine.prepare import calibration_of, concept_data, data_shapes, find_concepts, most_views
+from cns_jax.engine.concepts import find_concepts
+from cns_jax.engine.prepare import calibration_of, concept_data, data_shapes, most_views
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import Studio, find_source
 from cns_jax.engine.timings import Timings

@@ -19,9 +19,9 @@ from PIL import Image
 
 from cns_jax.core.settings import SettingsError
 from cns_jax.data.prompts import sample_prompts
+from cns_jax.engine.concepts import find_concepts
 from cns_jax.engine.drawing import picture_file
 from cns_jax.engine.evaluation import Wanted, plan
-from cns_jax.engine.prepare import find_concepts
 from cns_jax.engine.report.figures import Line, Look, heat_map, line_chart, ticks
 from cns_jax.engine.report.neurons import count_neurons
 from cns_jax.engine.report.page import write_report

@@ -19,7 +19,7 @@ from tiny_runs import CONCEPTS, ROOT, call, command, config_file, flags, values
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.tree import flatten
 from cns_jax.engine.sequence import TrainingRun
-from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.settings import MOST_STEPS, RunSettings
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.snapshot import load_snapshot
@@ -77,18 +77,16 @@ def test_killed_in_concept_two_and_resumed(trained, tiny_folder: Path, tmp_path:
         cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     metrics, deadline = folder / "metrics.jsonl", time.monotonic() + 300
-    while time.monotonic() < deadline and process.poll() is None:
-        seen = metrics.read_text() if metrics.exists() else ""
-        if '"part": "spotted_dog", "step": 6' in seen:
-            break
-        time.sleep(0.01)
+    of_two = str(MOST_STEPS + 4)  # the checkpoint of the second lesson's step 4, when it is complete
+    while time.monotonic() < deadline and process.poll() is None and not (folder / "checkpoints" / of_two).exists():
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     said = process.communicate()[0]
     assert process.returncode == -signal.SIGKILL, said[-2000:]
     assert not snapshots(folder)[1].exists()
     again = call("train", *arguments)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert "resuming" in again.stderr, again.stderr[-2000:]
+    assert "resuming spotted_dog at step" in again.stderr, again.stderr[-2000:]
     for ours, whole in zip(snapshots(folder), snapshots(trained["folder"]), strict=True):
         one, two = load_file(ours), load_file(whole)
         assert one.keys() == two.keys()
@@ -96,8 +94,9 @@ def test_killed_in_concept_two_and_resumed(trained, tiny_folder: Path, tmp_path:
             np.testing.assert_array_equal(one[name], two[name], err_msg=name)
     steps = [(r["part"], r["step"]) for r in map(json.loads, metrics.read_text().splitlines())]
     assert len(steps) == len(set(steps)) == 18
+    assert "Done. Look at" in again.stdout
     third = call("train", *arguments)
-    assert third.returncode == 0 and "Done. Look at" in third.stdout
+    assert third.returncode == 0 and "nothing is left to do" in third.stdout, third.stderr[-2000:]
 
 
 def test_interrupt_saves_and_says_how_to_go_on(tiny_folder: Path, tmp_path: Path) -> None:

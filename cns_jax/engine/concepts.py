@@ -1,0 +1,104 @@
+"""A run's concepts: what its settings ask for, found and read, and what it was taught with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cns_jax.core.settings import require
+from cns_jax.core.types import Concept
+from cns_jax.data.folder import ConceptSpec, discover, read_concepts
+from cns_jax.data.views import content_hash
+from cns_jax.engine.learned import Learned, data_folder
+from cns_jax.engine.settings import RunSettings
+from cns_jax.miniature.concepts import MiniConcept, write_concept_folders
+from cns_jax.miniature.concepts import concepts as mini_concepts
+
+
+def specs_of(settings: RunSettings) -> tuple[ConceptSpec, ...]:
+    """What is said of each concept that the settings ask for, in order; no picture is read.
+
+    Raises DataError if the data root has no folders, SettingsError for a concept that a drawn set has not.
+    """
+    chosen = tuple(
+        ConceptSpec(c.name, c.folder, c.token, c.class_word, c.kind, c.init_word, c.steps) for c in settings.concepts
+    )
+    if settings.drawn is None:
+        return chosen or discover(Path(settings.data_root).expanduser())
+    drawn = drawn_set(settings)
+    unknown = [c.name for c in chosen if c.name not in drawn]
+    require(not unknown, f"{settings.data_root} has no concepts {unknown}; it has {', '.join(drawn)}")
+    steps = {c.name: c.steps for c in chosen} or dict.fromkeys(drawn, 0)
+    return tuple(
+        ConceptSpec(n, token=drawn[n].token, class_word=drawn[n].class_word, kind=drawn[n].kind, steps=s)
+        for n, s in steps.items()
+    )
+
+
+def read(settings: RunSettings, specs: Sequence[ConceptSpec], drawn_into: Path | None = None) -> tuple[Concept, ...]:
+    """The concepts of `specs` with their pictures; those of a drawn set are drawn into `drawn_into` (the run's data/).
+
+    Raises DataError with all that is wrong.
+    """
+    if settings.drawn is None:
+        return read_concepts(Path(settings.data_root).expanduser(), specs)
+    root = drawn_into or data_folder(settings.directory)
+    if specs:
+        write_concept_folders(int(settings.drawn), root, names=[spec.name for spec in specs])
+    return read_concepts(root, specs)
+
+
+def find_concepts(settings: RunSettings) -> tuple[Concept, ...]:
+    """All concepts that the settings ask for, in order; raises DataError or SettingsError with all that is wrong."""
+    return read(settings, specs_of(settings))
+
+
+def taught_concepts(learned: Learned) -> tuple[Concept, ...]:
+    """The concepts that a run knows, with the pictures and captions that they were taught with.
+
+    Raises DataError with all that is wrong.
+    """
+    specs = [
+        ConceptSpec(r["name"], str(learned.folder(r["name"]).absolute()), r["token"], r["class_word"], r["kind"])
+        for r in learned.concepts
+    ]
+    return read_concepts(learned.directory, specs)
+
+
+def drawn_set(settings: RunSettings) -> dict[str, MiniConcept]:
+    """The drawn concepts of "miniature:1", ":2" or ":3", by name; empty if data_root is a folder."""
+    number = settings.drawn
+    if number is None:
+        return {}
+    require(number in ("1", "2", "3"), f"data_root={settings.data_root!r}; the drawn sets are miniature:1, :2 and :3")
+    return {c.name: c for c in mini_concepts(int(number))}
+
+
+def fingerprints(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """Name and content hash of each picture, as the ledger keeps them."""
+    return [{"file": path.name, "sha256": content_hash(path)} for path in paths]
+
+
+def keep_pictures(concept: Concept, directory: Path) -> None:
+    """Copy what a concept is taught with to the run's data/, so that the run needs the user's folder no more.
+
+    Captions go to metadata.jsonl. A copy of other pictures that lies there is replaced.
+    """
+    folder = data_folder(directory) / concept.name
+    if folder.exists() and all(path.parent.samefile(folder) for path in concept.image_paths):
+        return  # a drawn set's pictures were drawn there
+    building = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    for path in concept.image_paths:
+        shutil.copyfile(path, building / path.name)
+    pairs = zip(concept.image_paths, concept.captions, strict=True)
+    rows: list[Mapping[str, Any]] = [{"file_name": p.name, "text": text} for p, text in pairs if text is not None]
+    if rows:
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (building / "metadata.jsonl").write_text(lines, encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    building.rename(folder)

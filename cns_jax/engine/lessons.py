@@ -1,0 +1,188 @@
+"""Which lessons a run has had, and which it shall have: its ledger beside what its settings ask for.
+
+What the ledger knows is a prefix, by name and token. New concepts are taught after it, in their own order, and nothing
+that was taught needs its folder any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cns_jax.core.settings import require
+from cns_jax.core.types import Concept
+from cns_jax.data.folder import ConceptSpec, DataError, is_picture
+from cns_jax.engine.concepts import fingerprints, read, specs_of
+from cns_jax.engine.learned import Learned
+from cns_jax.engine.ledger import Ledger, Row
+from cns_jax.engine.run_folder import earlier_settings
+from cns_jax.engine.settings import RunSettings
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """taught: rows of the ledger, whose lessons are over; ahead: the concepts of the lessons to come, in order.
+
+    resumes: the first of these may go on from a checkpoint, if there is one; else it starts at its first step.
+    extends: it is the last one that was taught, which gets more steps. notes: what a user should know.
+    """
+
+    taught: tuple[Row, ...]
+    ahead: tuple[Concept, ...]
+    resumes: bool = True
+    extends: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Of all concepts, in order."""
+        return (*(row["token"] for row in self.taught), *(concept.token for concept in self.ahead))
+
+
+def steps_of(settings: RunSettings, concept: Concept | ConceptSpec) -> int:
+    """How many steps a concept's lesson has."""
+    return concept.steps or settings.train.steps
+
+
+def lesson_row(concept: Concept) -> dict[str, object]:
+    """What tells a lesson from others, as the ledger keeps it."""
+    return {
+        "name": concept.name,
+        "token": concept.token,
+        "class_word": concept.class_word,
+        "kind": concept.kind,
+        "images": len(concept.image_paths),
+        "pictures": fingerprints(concept.image_paths),
+    }
+
+
+def lessons_of(settings: RunSettings, drawn_into: Path | None = None) -> Lessons:
+    """What the run in settings.directory has learned and has to learn; only pictures of a drawn set are written, into
+    `drawn_into` (None: the run's data/).
+
+    Raises SettingsError or DataError if the folder holds a run with other settings, if a taught concept was renamed or
+    has another token now, or if something is wrong with what is to be taught.
+    """
+    before = earlier_settings(settings)
+    ledger = Ledger(Path(settings.directory)).read()
+    rows: list[Row] = ledger["concepts"]
+    current: Row | None = ledger.get("current")
+    if settings.after and before is None and not rows:
+        rows = list(Learned.of(settings.after).concepts)
+    try:
+        specs = specs_of(settings)
+    except DataError as error:
+        if not rows:
+            raise
+        return Lessons(tuple(rows), (), notes=(f"{error}; so there is nothing new to teach",))
+    notes = _compared(settings, rows, specs)
+    taught = {row["name"] for row in rows}
+    new = [spec for spec in specs if spec.name not in taught]
+    extended = _extended(settings, rows, current, specs, drawn_into) if rows and not new else ()
+    if extended:
+        return Lessons(tuple(rows[:-1]), extended, extends=True, notes=tuple(notes))
+    if current is not None and current["name"] in taught:
+        current = None  # more steps of the last lesson were begun, and are not asked for now
+    if current is not None:
+        new.sort(key=lambda spec: spec.name != current["name"])  # stable: the lesson that is going on comes first
+    ahead = read(settings, new, drawn_into)
+    _check_apart(rows, ahead, Path(settings.data_root).expanduser())
+    resumes = True
+    if current is not None:
+        resumes = bool(ahead) and ahead[0].name == current["name"] and _same(current, ahead[0])
+        if not resumes:
+            asked = bool(ahead) and ahead[0].name == current["name"]
+            then = "its pictures have changed since, so it starts again" if asked else "it is not asked for any more"
+            notes.append(f"the lesson of {current['name']} was stopped before its end, and {then}")
+    return Lessons(tuple(rows), ahead, resumes, notes=tuple(notes))
+
+
+def _extended(
+    settings: RunSettings,
+    rows: Sequence[Row],
+    current: Row | None,
+    specs: Sequence[ConceptSpec],
+    drawn_into: Path | None,
+) -> tuple[Concept, ...]:
+    """The concept of the last lesson, if more steps of it are asked for than it had; else none.
+
+    Raises SettingsError if its pictures have changed.
+    """
+    row = rows[-1]
+    spec = next((spec for spec in specs if spec.name == row["name"]), None)
+    if spec is None or "steps" not in row or steps_of(settings, spec) <= row["steps"]:
+        return ()
+    if current is not None and current["name"] != row["name"]:
+        return ()
+    concepts = read(settings, [spec], drawn_into)
+    require(
+        _same(row, concepts[0]),
+        f"{spec.name} was taught with other pictures or another class word than now, so its lesson cannot go "
+        f"on to {steps_of(settings, spec)} steps; put them back, or start anew with --config.run=...",
+    )
+    return concepts
+
+
+def _same(row: Row, concept: Concept) -> bool:
+    """Whether a lesson is this concept's, with the same pictures."""
+    now = lesson_row(concept)
+    return all(row.get(key, now[key]) == now[key] for key in now)
+
+
+def _compared(settings: RunSettings, rows: Sequence[Row], specs: Sequence[ConceptSpec]) -> list[str]:
+    """Notes on what has changed about the taught concepts. Raises SettingsError for a token that differs."""
+    notes = []
+    asked = {spec.name: spec for spec in specs}
+    for row in rows:
+        name, spec = row["name"], asked.get(row["name"])
+        if spec is None:
+            notes.append(f"{name} was taught before and stays in the model, though it is not asked for now")
+            continue
+        require(
+            not spec.token or spec.token == row["token"],
+            f"{name} was taught with the token {row['token']}, now it is {spec.token}; give it {row['token']} again, "
+            "or another name, to be taught as another concept",
+        )
+        if settings.drawn is None and "pictures" in row:
+            notes += _pictures_changed(row, Path(settings.data_root).expanduser() / (spec.folder or name))
+    return notes
+
+
+def _pictures_changed(row: Row, folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    now = {p["sha256"] for p in fingerprints(_pictures(folder))}
+    before = {p["sha256"] for p in row["pictures"]}
+    if now == before:
+        return []
+    more, gone = len(now - before), len(before - now)
+    told = " and ".join(f"{count} {what}" for count, what in ((more, "more"), (gone, "fewer")) if count)
+    return [
+        f"{folder} holds other pictures than {row['name']} was taught with ({told}), and they change nothing: its "
+        "lesson is over. Put them into a folder with another name to teach them as a new concept, or start anew with "
+        "--config.run=..."
+    ]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if is_picture(path) and path.is_file())
+
+
+def _check_apart(rows: Sequence[Row], ahead: Sequence[Concept], root: Path) -> None:
+    """Refuse a token that is taken, and a taught concept under another name."""
+    tokens = {row["token"]: row["name"] for row in rows}
+    for concept in ahead:
+        require(
+            concept.token not in tokens,
+            f"{concept.name} has the token {concept.token}, which {tokens.get(concept.token)} was taught with; give it "
+            "another one",
+        )
+        now = {p["sha256"] for p in fingerprints(concept.image_paths)}
+        for row in rows:
+            before = {p["sha256"] for p in row.get("pictures", ())}
+            require(
+                before != now or (root / row["name"]).is_dir(),
+                f"{concept.name} holds the pictures that {row['name']} was taught with, and {row['name']} is gone: "
+                f"name it {row['name']} again, since the model knows it as {row['token']}",
+            )

@@ -1,0 +1,323 @@
+"""A run goes on: concepts added later, more steps, from another run's end; what has changed is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tiny_runs import ROOT, values
+
+from cns_jax.core.settings import SettingsError, build
+from cns_jax.core.types import Trainable, TrainState
+from cns_jax.engine.closing import finished
+from cns_jax.engine.concepts import taught_concepts
+from cns_jax.engine.fit import Diverged, Fit, Interrupted
+from cns_jax.engine.learned import Learned
+from cns_jax.engine.ledger import Ledger
+from cns_jax.engine.lessons import lessons_of
+from cns_jax.engine.lock import holding
+from cns_jax.engine.plan import plan
+from cns_jax.engine.sequence import run
+from cns_jax.engine.settings import RunSettings
+from cns_jax.miniature.concepts import write_concept_folders
+
+NAMES = {"a_cat": "tiger_cat", "b_mug": "checked_mug", "c_dog": "spotted_dog"}  # folder -> drawn concept
+TAUGHT_FIRST = ("b_mug", "c_dog")
+pytestmark = pytest.mark.filterwarnings("ignore::cns_jax.text.vocabulary.TruncatedPromptWarning")  # 20 positions
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("drawn")
+    write_concept_folders(1, root, names=list(NAMES.values()))
+    return root
+
+
+def put(drawn: Path, root: Path, names: Iterable[str]) -> Path:
+    for name in names:
+        shutil.copytree(drawn / NAMES[name], root / name)
+    return root
+
+
+def settings(model: Path, data: Path, folder: Path, **changes: Any) -> RunSettings:
+    config = values(model, folder)
+    config |= {"data_root": str(data), "concepts": [], "report": {"pictures": 0, "sheets": False}}
+    config["train"] |= {"snr_gamma": 5.0, **changes.pop("train", {})}  # a compilation of its own: others are counted
+    return build(RunSettings, {**config, **changes})
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return Ledger(folder).read()["concepts"]
+
+
+def names(folder: Path) -> list[str]:
+    return [row["name"] for row in rows(folder)]
+
+
+def weights(folder: Path) -> list[dict[str, np.ndarray]]:
+    return [load_file(folder / row["weights"]) for row in rows(folder)]
+
+
+def same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> bool:
+    return one.keys() == two.keys() and all(np.array_equal(one[key], two[key]) for key in one)
+
+
+@pytest.fixture(scope="module")
+def two(tiny_folder: Path, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of b_mug and c_dog; its pictures lie in the folder photos beside it."""
+    root = tmp_path_factory.mktemp("two")
+    run(settings(tiny_folder, put(drawn, root / "photos", TAUGHT_FIRST), root / "run"))
+    return root
+
+
+@pytest.fixture
+def again(two: Path, tmp_path: Path) -> Path:
+    """A copy of it, which may be changed."""
+    return Path(shutil.copytree(two, tmp_path / "again"))
+
+
+def test_a_concept_added_before_the_others_is_taught_after_them(
+    tiny_folder: Path, drawn: Path, two: Path, again: Path, tmp_path: Path
+) -> None:
+    """In place and from another run's end: to the bit the same, and what was taught before stays as it was."""
+    put(drawn, again / "photos", ["a_cat"])
+    run(settings(tiny_folder, again / "photos", again / "run"))
+    assert names(again / "run") == ["b_mug", "c_dog", "a_cat"]
+    assert [row["token"] for row in rows(again / "run")] == ["<b_mug>", "<c_dog>", "<a_cat>"]
+    before, after = weights(two / "run"), weights(again / "run")
+    assert all(same(one, other) for one, other in zip(before, after[:2], strict=True))
+    moved = after[2]["token_rows"] != after[1]["token_rows"]
+    assert moved[2].all() and not moved[[0, 1, 3, 4]].any()
+    run(settings(tiny_folder, again / "photos", tmp_path / "new", after=str(two / "run")))
+    assert names(tmp_path / "new") == ["b_mug", "c_dog", "a_cat"]
+    assert all(same(one, other) for one, other in zip(after, weights(tmp_path / "new"), strict=True))
+    assert rows(again / "run")[2]["mask"]["regularized"] > 0  # the masks of both earlier concepts are known
+
+
+def test_what_was_taught_needs_its_folder_no_more(tiny_folder: Path, again: Path) -> None:
+    shutil.rmtree(again / "photos" / "b_mug")
+    lessons = lessons_of(settings(tiny_folder, again / "photos", again / "run"))
+    assert not lessons.ahead and "b_mug was taught before and stays in the model" in " ".join(lessons.notes)
+    shutil.rmtree(again / "photos")
+    lessons = lessons_of(settings(tiny_folder, again / "photos", again / "run"))
+    assert not lessons.ahead and "so there is nothing new to teach" in " ".join(lessons.notes)
+    concepts = taught_concepts(Learned.of(str(again / "run")))
+    assert [len(c.image_paths) for c in concepts] == [5, 5]
+    assert all(caption for c in concepts for caption in c.captions)
+    run(settings(tiny_folder, again / "photos", again / "run"))  # nothing to do, and no error
+    assert names(again / "run") == list(TAUGHT_FIRST)
+
+
+def test_pictures_added_to_a_taught_folder_are_named(tiny_folder: Path, drawn: Path, again: Path) -> None:
+    shutil.copy(drawn / "tiger_cat" / "00.png", again / "photos" / "b_mug" / "new.png")
+    (note,) = lessons_of(settings(tiny_folder, again / "photos", again / "run")).notes
+    assert "b_mug holds other pictures than b_mug was taught with (1 more), and they change nothing" in note
+
+
+def test_a_renamed_folder_and_another_token_are_refused(tiny_folder: Path, again: Path) -> None:
+    photos = again / "photos"
+    chosen = [{"name": "b_mug", "token": "<other>"}, {"name": "c_dog"}]
+    with pytest.raises(SettingsError, match="b_mug was taught with the token <b_mug>, now it is <other>"):
+        lessons_of(settings(tiny_folder, photos, again / "run", concepts=chosen))
+    (photos / "b_mug").rename(photos / "my_mug")
+    with pytest.raises(SettingsError, match="my_mug holds the pictures that b_mug was taught with, and b_mug is gone"):
+        lessons_of(settings(tiny_folder, photos, again / "run"))
+    chosen = [{"name": "b_mug"}, {"name": "c_dog"}, {"name": "mine", "folder": "my_mug", "token": "<c_dog>"}]
+    with pytest.raises(SettingsError, match="mine has the token <c_dog>, which c_dog was taught with"):
+        lessons_of(settings(tiny_folder, photos, again / "run", concepts=chosen))
+
+
+def test_a_fourth_name_in_the_list_and_the_plan_of_it(tiny_folder: Path, trained, tmp_path: Path) -> None:
+    """Of a drawn set, named by settings; the run was copied, and its path is spelled otherwise."""
+    folder = Path(shutil.copytree(trained["folder"], tmp_path / "copied"))
+    spelled = Path(os.path.relpath(folder))
+    config = {**trained["values"], "name": "mine", "run": str(spelled)}
+    config["concepts"] = [{"name": "glass_style"}, *config["concepts"]]
+    asked = build(RunSettings, config)
+    lessons = lessons_of(asked, tmp_path / "drawn")
+    (concept,) = lessons.ahead
+    lines = "\n".join(plan(asked))
+    assert "knows 3 concepts already: tiger_cat (<tiger_cat>), spotted_dog" in lines and "1 concepts to add:" in lines
+    assert f"{concept.token} {concept.class_word}" in lines and "12 a concept, 12 in all" in lines
+    run(asked)
+    assert names(folder) == [*(c["name"] for c in trained["values"]["concepts"]), concept.name]
+
+
+def test_settings_that_differ_are_named_with_both_values(tiny_folder: Path, two: Path) -> None:
+    method = {"lr_neurons": 1e-2, "lr_token": 0.5, "calibration_prompts": 4}
+    asked = settings(tiny_folder, two / "photos", two / "run", seed=3, method=method)
+    with pytest.raises(SettingsError) as error:
+        lessons_of(asked)
+    said = str(error.value)
+    assert "method.lr_token (0.01 there, 0.5 now), seed (0 there, 3 now)" in said
+    assert f"--config.after={two / 'run'}" in said
+    drawn = settings(tiny_folder, Path("miniature:1"), two / "run")
+    with pytest.raises(SettingsError, match="another data_root"):
+        lessons_of(drawn)
+
+
+def test_more_steps_of_the_last_lesson_equal_as_many_at_once(
+    tiny_folder: Path, again: Path, tmp_path: Path, two: Path
+) -> None:
+    asked = settings(tiny_folder, again / "photos", again / "run", train={"steps": 16})
+    assert lessons_of(asked).extends
+    assert any("the last lesson goes on to step 16" in line for line in plan(asked))
+    run(asked)
+    assert [row["steps"] for row in rows(again / "run")] == [12, 16] and names(again / "run") == list(TAUGHT_FIRST)
+    concepts = [{"name": "b_mug", "steps": 12}, {"name": "c_dog", "steps": 16}]
+    run(settings(tiny_folder, two / "photos", tmp_path / "once", concepts=concepts))
+    at_once = weights(tmp_path / "once")
+    assert all(same(one, other) for one, other in zip(weights(again / "run"), at_once, strict=True))
+    assert not same(at_once[1], weights(two / "run")[1])
+    shutil.rmtree(again / "run" / "checkpoints")
+    with pytest.raises(SettingsError, match="c_dog cannot go on from step 16: its checkpoint is not in"):
+        run(settings(tiny_folder, again / "photos", again / "run", train={"steps": 20}))
+    assert names(again / "run") == list(TAUGHT_FIRST)
+
+
+def test_a_folder_added_while_a_lesson_was_interrupted(
+    tiny_folder: Path, drawn: Path, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lesson that is going on comes first; changed pictures start it again; without them it is left."""
+    photos = put(drawn, tmp_path / "photos", ["b_mug"])
+    asked = settings(tiny_folder, photos, tmp_path / "run")
+    whole = Fit.run
+
+    def interrupted(self: Fit, *rest: Any) -> Any:
+        save = self.save
+
+        def stopping(step: int, state: Any) -> None:
+            save(step, state)
+            raise Interrupted("here")
+
+        object.__setattr__(self, "save", stopping)
+        return whole(self, *rest)
+
+    monkeypatch.setattr(Fit, "run", interrupted)
+    with pytest.raises(Interrupted):
+        run(asked)
+    monkeypatch.undo()
+    put(drawn, photos, ["a_cat"])
+    lessons = lessons_of(asked)
+    assert [c.name for c in lessons.ahead] == ["b_mug", "a_cat"] and lessons.resumes and not lessons.notes
+    gone = settings(tiny_folder, photos, tmp_path / "run", concepts=[{"name": "a_cat"}])
+    assert [c.name for c in lessons_of(gone).ahead] == ["a_cat"] and not lessons_of(gone).resumes
+    assert "b_mug was stopped before its end, and it is not asked for any more" in lessons_of(gone).notes[0]
+    extra = photos / "b_mug" / "extra.png"
+    shutil.copy(drawn / "tiger_cat" / "00.png", extra)
+    assert "its pictures have changed since, so it starts again" in lessons_of(asked).notes[0]
+    extra.unlink()
+    run(asked)
+    assert names(tmp_path / "run") == ["b_mug", "a_cat"]
+    assert same(weights(tmp_path / "run")[0], weights(two / "run")[0])
+
+
+def test_a_rate_too_high_stops_before_anything_is_kept_of_it(tiny_folder: Path, again: Path, drawn: Path) -> None:
+    put(drawn, again / "photos", ["a_cat"])
+    method = {"lr_neurons": 1e30, "lr_token": 1e-2, "calibration_prompts": 4}
+    asked = settings(tiny_folder, again / "photos", again / "new", after=str(again / "run"), method=method)
+    with pytest.raises(SettingsError) as error:
+        run(asked)
+    said = str(error.value)
+    assert "a_cat: the loss is nan at step" in said and "method.lr_neurons=1e+30" in said
+    assert f"--config.after={again / 'new'}" in said
+    assert names(again / "new") == list(TAUGHT_FIRST)
+    checkpoints = again / "new" / "checkpoints"
+    assert not checkpoints.exists() or not list(checkpoints.iterdir())
+    told = [json.loads(line) for line in (again / "new" / "metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(row["loss"]) for row in told)
+
+
+def test_weights_that_are_not_finite_are_not_saved() -> None:
+    """The last update before a checkpoint is in no loss yet."""
+    fit = Fit(None, None, 2, None, lambda *_: None, None)  # type: ignore[arg-type]
+    kernels = {"a": np.ones((2, 2), np.float32)}
+
+    def check(loss: float, weight: float) -> None:
+        rows_rd = np.array([[0.0, weight]], np.float32)
+        fit._check("x", 2, {"loss": np.float32(loss)}, TrainState(2, Trainable(kernels, rows_rd), None))  # type: ignore
+
+    check(1.0, 2.0)
+    for loss, weight in ((1.0, np.nan), (1.0, np.inf), (np.nan, 1.0)):
+        with pytest.raises(Diverged, match="x: the loss is .* at step 2, and weights are not finite"):
+            check(loss, weight)
+
+
+def test_small_pictures_within_a_lesson(tiny_folder: Path, drawn: Path, two: Path, tmp_path: Path) -> None:
+    photos = put(drawn, tmp_path / "photos", ["b_mug"])
+    run(settings(tiny_folder, photos, tmp_path / "run", train={"sample_every": 6}))
+    folder = tmp_path / "run" / "samples" / "steps" / "01_b_mug"
+    told = json.loads((folder / "steps.json").read_text())
+    assert len(told["prompts"]) == 3 and list(told["steps"]) == ["6", "12"]
+    assert {path.name for path in folder.iterdir()} == {"6.jpg", "12.jpg", "steps.json"}
+    assert same(weights(tmp_path / "run")[0], weights(two / "run")[0])  # to look changes nothing
+
+
+def test_a_finished_run_says_so(tiny_folder: Path, again: Path) -> None:
+    asked = settings(tiny_folder, again / "photos", again / "run")
+    assert finished(asked) == ""  # no report yet
+    (again / "run" / "report.html").write_text("")
+    assert "has learned b_mug, c_dog, and nothing is left to do" in finished(asked)
+    assert f"add a folder of pictures to {again / 'photos'}" in finished(asked)
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from cns_jax.engine.lock import holding
+with holding(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_one_writer_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    other = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(folder)], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ)
+    )
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(SettingsError, match=rf"{folder} is in use: process {other.pid} on .* writes to it since"):
+            with holding(folder):
+                raise AssertionError("two writers")
+    finally:
+        other.kill()
+        other.wait()
+    with holding(folder), holding(folder):  # of a dead process, and twice by one
+        assert (folder / ".lock.json").exists()
+    assert not (folder / ".lock.json").exists()
+
+
+def test_a_folder_that_nothing_was_written_to_is_not_left(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError), holding(tmp_path / "run"):
+        raise SettingsError("something else")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_ledger_that_was_damaged(again: Path) -> None:
+    file = again / "run" / "ledger.json"
+    whole = json.loads(file.read_text())
+    for damaged in ("", "{", "[]", '{"concepts": 3}', '{"concepts": [{"name": "x"}]}', '{"concepts": ["x"]}'):
+        file.write_text(damaged)
+        with pytest.raises(SettingsError, match=r"ledger\.json"):
+            Ledger(again / "run").read()
+    whole["concepts"][0]["weights"] = "../../elsewhere.safetensors"
+    file.write_text(json.dumps(whole))
+    with pytest.raises(SettingsError, match="lies outside of the run's folder"):
+        Ledger(again / "run").read()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a\\b"])
+def test_a_concepts_name_is_a_files_name(tiny_folder: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match="must be the name of a file"):
+        settings(tiny_folder, tmp_path, tmp_path / "run", concepts=[{"name": name}])
