@@ -50,6 +50,7 @@ setup(
         "dino": ["torch>=2.6", "transformers>=5.0,<6"],  # DINO-I
         "test": [
             "diffusers==0.42.*",
+            "hypothesis>=6.150",
             "mypy>=1.18",
             "pytest>=8.4",
             "pytest-xdist>=3.6",

@@ -171,18 +171,22 @@ def _steps(settings: RunSettings, lessons: Lessons) -> list[int]:
     return steps
 
 
+def _counted(concepts: int) -> str:
+    return f"{concepts} concept{'s' * (concepts != 1)}"
+
+
 def _lesson_lines(settings: RunSettings, lessons: Lessons) -> list[str]:
     """What the run knows, what is to be taught, and what a user should know of it."""
     lines = [f"note: {note}" for note in lessons.notes]
     if lessons.taught:
         known = ", ".join(f"{row['name']} ({row['token']})" for row in lessons.taught)
-        lines.append(f"{settings.directory} knows {len(lessons.taught)} concepts already: {known}")
+        lines.append(f"{settings.directory} knows {_counted(len(lessons.taught))} already: {known}")
     if lessons.extends:
         lines.append(f"the last lesson goes on to step {steps_of(settings, lessons.ahead[0])}:")
     elif not lessons.ahead:
         lines.append("nothing is left to teach")
     else:
-        lines.append(f"{len(lessons.ahead)} concepts{' to add' if lessons.taught else ''}:")
+        lines.append(f"{_counted(len(lessons.ahead))}{' to add' if lessons.taught else ''}:")
     for concept in lessons.ahead:
         captioned = sum(caption is not None for caption in concept.captions)
         source = f"{captioned} with captions" if captioned else f"as {training_prompts(concept)[0]!r}"

@@ -146,7 +146,7 @@ def test_a_fourth_name_in_the_list_and_the_plan_of_it(tiny_folder: Path, trained
     lessons = lessons_of(asked, tmp_path / "drawn")
     (concept,) = lessons.ahead
     lines = "\n".join(plan(asked))
-    assert "knows 3 concepts already: tiger_cat (<tiger_cat>), spotted_dog" in lines and "1 concepts to add:" in lines
+    assert "knows 3 concepts already: tiger_cat (<tiger_cat>), spotted_dog" in lines and "1 concept to add:" in lines
     assert f"{concept.token} {concept.class_word}" in lines and "12 a concept, 12 in all" in lines
     run(asked)
     assert names(folder) == [*(c["name"] for c in trained["values"]["concepts"]), concept.name]
