@@ -20,6 +20,7 @@ class Concept:
     captions: one an image, without the concept's token; None where the prompt template is to be used.
     class_word: the noun that the token stands before ("cat"), and the class of the prior images.
     init_word: the word whose embedding the token starts from (None: the class word).
+    steps: of its lesson (0: as the run's settings say).
     """
 
     name: str
@@ -29,6 +30,7 @@ class Concept:
     image_paths: tuple[Path, ...]
     captions: tuple[str | None, ...]
     init_word: str | None = None
+    steps: int = 0
 
 
 class ConceptData(NamedTuple):

@@ -21,7 +21,7 @@ from cns_jax.core.settings import require
 from cns_jax.core.tree import count, map_named
 from cns_jax.core.types import Batch, Concept, Trainable
 from cns_jax.data.captions import training_prompts
-from cns_jax.data.folder import check_words
+from cns_jax.data.words import check_words
 from cns_jax.engine.prepare import caches, find_concepts, priors_of
 from cns_jax.engine.prior import prior_file
 from cns_jax.engine.sequence import check_batch, earlier_settings

@@ -15,11 +15,12 @@ from cns_jax.core.mesh import replicate
 from cns_jax.core.settings import require
 from cns_jax.core.types import Concept, ConceptData
 from cns_jax.data.captions import class_prompt, scoring_captions, training_prompts
-from cns_jax.data.folder import ConceptSpec, discover, read_concepts
+from cns_jax.data.folder import discover, read_concepts
 from cns_jax.data.latents import LatentCache
+from cns_jax.data.spec import ConceptSpec
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.prior import Part, prior_latents, prior_parts
-from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.settings import ConceptSettings, RunSettings
 from cns_jax.engine.studio import Studio
 from cns_jax.engine.timings import Timings
 from cns_jax.evals.neuron_prompts import general_pool, pool_of
@@ -31,18 +32,24 @@ from cns_jax.neurons.calibration import draw as draw_prompts
 
 def find_concepts(settings: RunSettings) -> tuple[Concept, ...]:
     """The run's concepts, in order; raises DataError or SettingsError with all that is wrong."""
-    chosen = [ConceptSpec(c.name, c.folder, c.token, c.class_word, c.kind, c.init_word) for c in settings.concepts]
+    chosen, said = _specs(settings.concepts), _specs(settings.said)
     if settings.drawn is None:
         root = Path(settings.data_root).expanduser()
-        return read_concepts(root, chosen or discover(root))
+        return read_concepts(root, chosen or discover(root), said)
     drawn = drawn_set(settings)
     unknown = [c.name for c in chosen if c.name not in drawn]
     require(not unknown, f"{settings.data_root} has no concepts {unknown}; it has {', '.join(drawn)}")
-    names = [c.name for c in chosen] or list(drawn)
+    chosen = chosen or [ConceptSpec(name) for name in drawn]
+    names = [c.name for c in chosen]
     root = Path(settings.directory) / "data"
     write_concept_folders(int(settings.drawn), root, names=names)
-    specs = [ConceptSpec(n, token=drawn[n].token, class_word=drawn[n].class_word, kind=drawn[n].kind) for n in names]
-    return read_concepts(root, specs)
+    facts = ((c, drawn[c.name]) for c in chosen)
+    specs = [c.over(ConceptSpec(c.name, "", d.token, d.class_word, d.kind)) for c, d in facts]
+    return read_concepts(root, specs, said)
+
+
+def _specs(concepts: Sequence[ConceptSettings]) -> list[ConceptSpec]:
+    return [ConceptSpec(c.name, c.folder, c.token, c.class_word, c.kind, c.init_word, c.steps) for c in concepts]
 
 
 def taught_concepts(learned: Learned) -> tuple[Concept, ...]:
@@ -52,7 +59,7 @@ def taught_concepts(learned: Learned) -> tuple[Concept, ...]:
     """
     rows = learned.concepts
     specs = [ConceptSpec(r["name"], learned.folder(r["name"]), r["token"], r["class_word"], r["kind"]) for r in rows]
-    return read_concepts(learned.pictures, specs)
+    return read_concepts(learned.pictures, specs, quiet=True)
 
 
 def drawn_set(settings: RunSettings) -> dict[str, MiniConcept]:

@@ -18,9 +18,9 @@ from cns_jax.core.rng import stream
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.tree import fingerprint
 from cns_jax.core.types import Concept, ConceptData, Frozen, TrainState
-from cns_jax.data.folder import check_words
 from cns_jax.data.images import load_image
 from cns_jax.data.prompts import sample_prompts, without_tokens
+from cns_jax.data.words import check_words
 from cns_jax.engine.checkpoint import Checkpoints
 from cns_jax.engine.fit import Fit, StopSignals
 from cns_jax.engine.ledger import Ledger

@@ -17,15 +17,19 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class ConceptSettings:
-    """One concept to teach. Empty strings: the folder is the name, the token "<name>", the class word the
-    last word of the name."""
+    """One concept to teach. What is empty stands in concept.toml beside the pictures; else the folder is the name, the
+    token "<name>", the class word the last word of the name, the kind subject. steps: 0 means train.steps."""
 
     name: str
     token: str = ""
     class_word: str = ""
-    kind: Literal["subject", "style", "scene"] = "subject"
+    kind: Literal["", "subject", "style", "scene"] = ""
     init_word: str = ""
     folder: str = ""
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, f"concept {self.name}: steps={self.steps} must not be negative; 0 is train.steps")
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,8 @@ class RunSettings:
     model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub; variant, tokenizer and
     prediction_type: see `Address`. compute: the dtype of frozen weights and activations (auto: bfloat16 on GPU and
     TPU, float32 on a CPU); what is trained is float32 always. data_root: a folder with one sub-folder a concept, or
-    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found).
+    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found). said: what
+    the flag --concept says of some of them, which goes before all else.
     """
 
     name: str
@@ -135,6 +140,7 @@ class RunSettings:
     resolution: int = 64
     seed: int = 0
     concepts: tuple[ConceptSettings, ...] = ()
+    said: tuple[ConceptSettings, ...] = ()
     reserved_rows: int = 16
     calibration: Literal["diverse", "miniature"] = "diverse"
     method_name: str = "cns"
