@@ -30,6 +30,13 @@ def _curve(gamma: float) -> bytes:
     return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
 
 
+def _srgb_curve() -> bytes:
+    """1024 rounded numbers, as the profile that cameras embed has them."""
+    shares = [i / 1023 for i in range(1024)]
+    light = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+    return b"curv\0\0\0\0" + struct.pack(">I1024H", 1024, *(round(v * 65535) for v in light))
+
+
 def _xyz(numbers: Sequence[float]) -> bytes:
     return b"XYZ \0\0\0\0" + _fixed(*numbers)
 
@@ -38,6 +45,13 @@ def rgb(primaries: Sequence[Sequence[float]] = ADOBE, gamma: float = 2.2) -> byt
     tags = {b"wtpt": _xyz(_D50)}
     tags |= {bytes([c]) + b"XYZ": _xyz(numbers) for c, numbers in zip(b"rgb", primaries, strict=True)}
     return _profile(b"mntr", b"RGB ", b"XYZ ", tags | {bytes([c]) + b"TRC": _curve(gamma) for c in b"rgb"})
+
+
+def srgb(off: float = 0.0) -> bytes:
+    """off: what is added to a primary and taken from another, as other makers' rounding does."""
+    primaries = ((SRGB[0][0] + off, *SRGB[0][1:]), (SRGB[1][0] - off, *SRGB[1][1:]), SRGB[2])
+    tags = {b"wtpt": _xyz(_D50)} | {bytes([c]) + b"XYZ": _xyz(n) for c, n in zip(b"rgb", primaries, strict=True)}
+    return _profile(b"mntr", b"RGB ", b"XYZ ", tags | {bytes([c]) + b"TRC": _srgb_curve() for c in b"rgb"})
 
 
 def grey(gamma: float) -> bytes:

@@ -42,21 +42,32 @@ def discover(root: Path) -> tuple[ConceptSpec, ...]:
     return tuple(ConceptSpec(p.name) for p in folders)
 
 
-def read_concepts(
-    root: Path, specs: Sequence[ConceptSpec], said: Sequence[ConceptSpec] = (), *, quiet: bool = False
-) -> tuple[Concept, ...]:
-    """The concepts of `specs`, every picture opened once.
+def merge(root: Path | None, specs: Sequence[ConceptSpec], said: Sequence[ConceptSpec]) -> tuple[ConceptSpec, ...]:
+    """All that is said of each concept of `specs`, no picture read: what the command line says (`said`, by name) goes
+    before `specs`, these before concept.toml in the concept's folder. root: None where there are no such folders.
 
-    said: what the command line says of some of them, by name. It goes before `specs`, these before concept.toml in the
-    concept's folder, and that before what the name says. What is left out, and tokens that are not simply the name, are
-    logged unless `quiet`. Raises DataError listing all that is wrong.
+    Raises DataError for a name in `said` that `specs` lacks. What is wrong in a concept.toml says `read_concepts`.
+    """
+    over, known = {spec.name: spec for spec in said}, [spec.name for spec in specs]
+    problems = [_unknown(name, known) for name in over if name not in known]
+    if problems:
+        raise DataError("\n".join(problems))
+    merged = [over[spec.name].over(spec) if spec.name in over else spec for spec in specs]
+    return tuple(
+        merged if root is None else (spec.over(read_file(_folder(root, spec), spec.name, [])) for spec in merged)
+    )
+
+
+def read_concepts(root: Path, specs: Sequence[ConceptSpec], *, quiet: bool = False) -> tuple[Concept, ...]:
+    """The concepts of `specs`, every picture opened once; what a spec leaves empty is what concept.toml says in the
+    concept's folder, else what the name says.
+
+    What is left out, and tokens that are not simply the name, are logged unless `quiet`. Raises DataError listing all
+    that is wrong.
     """
     problems: list[str] = []
     notes: list[str] = []
-    over = {spec.name: spec for spec in said}
-    problems += _unknown(over, [spec.name for spec in specs])
-    merged = [over[spec.name].over(spec) if spec.name in over else spec for spec in specs]
-    concepts = [_concept(root, spec, problems, notes) for spec in merged]
+    concepts = [_concept(root, spec, problems, notes) for spec in specs]
     owners: dict[str, str] = {}
     for concept in concepts:
         if concept.token in owners:
@@ -67,13 +78,13 @@ def read_concepts(
         owners[concept.token] = concept.name
     if problems:
         raise DataError("\n".join(problems))
-    for note in [] if quiet else [*_repeats(merged), *notes, *twice([p for c in concepts for p in c.image_paths])]:
+    for note in [] if quiet else [*_repeats(specs), *notes, *twice([p for c in concepts for p in c.image_paths])]:
         log.warning("%s", note)
     return tuple(concepts)
 
 
 def _concept(root: Path, spec: ConceptSpec, problems: list[str], notes: list[str]) -> Concept:
-    name, folder = spec.name, root / (spec.folder or spec.name)
+    name, folder = spec.name, _folder(root, spec)
     if not name.isprintable():  # half letters, too, as names of other encodings have them
         problems.append(f"{name!r}: a folder's name must be letters that can be printed; rename the folder")
         return Concept(name, "", "", SUBJECT, (), ())
@@ -94,14 +105,14 @@ def _concept(root: Path, spec: ConceptSpec, problems: list[str], notes: list[str
     return Concept(name, token or f"<{name}>", word, spec.kind or SUBJECT, paths, captions, init, spec.steps)
 
 
-def _unknown(said: Sequence[str] | dict[str, ConceptSpec], known: Sequence[str]) -> list[str]:
-    lines = []
-    for name in said:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 3, 0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known[:8])}"
-            lines.append(f'--concept="{name}: ...": there is no concept {name!r}; {hint}')
-    return lines
+def _folder(root: Path, spec: ConceptSpec) -> Path:
+    return root / (spec.folder or spec.name)
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 3, 0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known[:8])}"
+    return f'--concept="{name}: ...": there is no concept {name!r}; {hint}'
 
 
 def _repeats(specs: Sequence[ConceptSpec]) -> list[str]:

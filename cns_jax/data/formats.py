@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from cns_jax.data.stray import is_stray
+
 SUFFIXES = tuple(".png .apng .jpg .jpeg .jpe .jfif .webp .avif .bmp .dib .gif .tif .tiff .jp2".split())
 
 # never EPS, for which Pillow calls Ghostscript, nor what only resembles a picture
@@ -59,9 +61,10 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's name is that of a picture that can be read here."""
+    """Whether a file's name is that of a user's picture that can be read here."""
     suffix = path.suffix.lower()
-    return suffix in SUFFIXES or any(suffix in p.suffixes and p.installed for p in PLUGINS)
+    known = suffix in SUFFIXES or any(suffix in p.suffixes and p.installed for p in PLUGINS)
+    return known and not is_stray(path)
 
 
 def plugin_of(head: bytes) -> Plugin | None:

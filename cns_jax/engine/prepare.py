@@ -15,7 +15,7 @@ from cns_jax.core.mesh import replicate
 from cns_jax.core.settings import require
 from cns_jax.core.types import Concept, ConceptData
 from cns_jax.data.captions import class_prompt, scoring_captions, training_prompts
-from cns_jax.data.folder import discover, read_concepts
+from cns_jax.data.folder import discover, merge, read_concepts
 from cns_jax.data.latents import LatentCache
 from cns_jax.data.spec import ConceptSpec
 from cns_jax.engine.learned import Learned
@@ -35,7 +35,7 @@ def find_concepts(settings: RunSettings) -> tuple[Concept, ...]:
     chosen, said = _specs(settings.concepts), _specs(settings.said)
     if settings.drawn is None:
         root = Path(settings.data_root).expanduser()
-        return read_concepts(root, chosen or discover(root), said)
+        return read_concepts(root, merge(root, chosen or discover(root), said))
     drawn = drawn_set(settings)
     unknown = [c.name for c in chosen if c.name not in drawn]
     require(not unknown, f"{settings.data_root} has no concepts {unknown}; it has {', '.join(drawn)}")
@@ -45,7 +45,7 @@ def find_concepts(settings: RunSettings) -> tuple[Concept, ...]:
     write_concept_folders(int(settings.drawn), root, names=names)
     facts = ((c, drawn[c.name]) for c in chosen)
     specs = [c.over(ConceptSpec(c.name, "", d.token, d.class_word, d.kind)) for c, d in facts]
-    return read_concepts(root, specs, said)
+    return read_concepts(root, merge(None, specs, said))
 
 
 def _specs(concepts: Sequence[ConceptSettings]) -> list[ConceptSpec]:

@@ -81,12 +81,17 @@ def test_lab(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1", "LA"])
 def test_srgb_and_no_profile_keep_every_byte(tmp_path: Path, mode: str) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)).convert(mode)
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    noise.save(tmp_path / "a.png")
-    noise.save(tmp_path / "b.png", icc_profile=profile)
+    made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name, profile in (
+        ("a.png", None),
+        ("b.png", made),
+        ("c.png", icc_profiles.srgb()),
+        ("d.png", icc_profiles.srgb(2e-4)),
+    ):
+        noise.save(tmp_path / name, icc_profile=profile)
     white = Image.new("RGBA", noise.size, (255, 255, 255, 255))
     before = Image.alpha_composite(white, noise.convert("RGBA")).convert("RGB")  # what was done with all of them
-    for name in ("a.png", "b.png"):
+    for name in ("a.png", "b.png", "c.png", "d.png"):
         np.testing.assert_array_equal(open_image(tmp_path / name), before)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cns_jax.core.types import SCENE, STYLE, Concept
 from cns_jax.data import captions, prompts
-from cns_jax.data.folder import DataError, discover, read_concepts
+from cns_jax.data.folder import DataError, discover, merge, read_concepts
 from cns_jax.data.spec import ConceptSpec
 
 
@@ -149,7 +149,7 @@ def test_who_is_heard_first(tmp_path: Path) -> None:
     (cat,) = read_concepts(tmp_path, [ConceptSpec("my_cat")])
     assert (cat.class_word, cat.kind, cat.token, cat.init_word, cat.steps) == ("file", STYLE, "<file>", "file", 7)
     of_config = ConceptSpec("my_cat", class_word="config", kind="subject", token="<config>")
-    (cat,) = read_concepts(tmp_path, [of_config], [ConceptSpec("my_cat", token="<flag>", steps=9)])
+    (cat,) = read_concepts(tmp_path, merge(tmp_path, [of_config], [ConceptSpec("my_cat", token="<flag>", steps=9)]))
     assert (cat.class_word, cat.kind, cat.token, cat.init_word, cat.steps) == ("config", "subject", "<flag>", "file", 9)
     (tmp_path / "my_cat" / "concept.toml").unlink()
     (cat,) = read_concepts(tmp_path, [ConceptSpec("my_cat")])
@@ -160,12 +160,21 @@ def test_who_is_heard_first(tmp_path: Path) -> None:
 def test_concepts_that_are_not_there(tmp_path: Path, name: str, hint: str) -> None:
     for known in ("my_cat", "tea_mug"):
         fill(tmp_path / known, "1.png")
-    (tmp_path / "tea_mug" / "concept.toml").write_text("knid = 1")
     with pytest.raises(DataError) as caught:
-        read_concepts(tmp_path, discover(tmp_path), [ConceptSpec(name, kind=STYLE)])
-    first, second = str(caught.value).splitlines()
-    assert first.startswith(f'--concept="{name}: ...": there is no concept {name!r}; {hint}')
-    assert second.startswith(str(tmp_path / "tea_mug" / "concept.toml")) and "did you mean kind" in second
+        merge(tmp_path, discover(tmp_path), [ConceptSpec(name, kind=STYLE)])
+    assert str(caught.value).startswith(f'--concept="{name}: ...": there is no concept {name!r}; {hint}')
+
+
+def test_what_is_said_is_known_before_a_picture_is_read(tmp_path: Path) -> None:
+    """So that a longer lesson can be asked for in concept.toml; what is wrong there is told with all else."""
+    (fill(tmp_path / "cat") / "concept.toml").write_text("steps = 7\nknid = 1\n")
+    (cat,) = merge(tmp_path, discover(tmp_path), ())
+    assert cat == ConceptSpec("cat", steps=7)
+    with pytest.raises(DataError) as caught:
+        read_concepts(tmp_path, [cat])
+    wrong, none = str(caught.value).splitlines()
+    assert wrong == f"{tmp_path / 'cat' / 'concept.toml'}: there is no 'knid'; did you mean kind?"
+    assert "holds no pictures" in none
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cns_jax.data.formats import PLUGINS, Plugin
+from cns_jax.data.formats import PLUGINS, Plugin, is_picture
 from cns_jax.data.images import ImageError, open_image
 from cns_jax.data.pictures import read_pictures, twice
 
@@ -181,3 +181,11 @@ def test_the_same_file_twice(tmp_path: Path) -> None:
     lines = twice(paths)
     assert lines[0] == f"{paths[2]} is the same file as {paths[0]}; both are taught, remove one unless that is meant"
     assert len(lines) == 6 and lines[-1] == "and 2 files more are there twice"
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("1.png", True), ("1.JFIF", True), ("._1.png", False), (".1.png", False), ("1.txt", False), ("1.psd", False)],
+)
+def test_names_of_pictures(name: str, wanted: bool) -> None:
+    assert is_picture(Path(name)) == wanted

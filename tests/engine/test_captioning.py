@@ -74,7 +74,7 @@ def test_no_words_no_file(photos: Path, caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_two_pictures_with_one_name_get_a_caption_each(tmp_path: Path) -> None:
-    for name in ("a.png", "a.jpg"):
+    for name in ("a.png", "a.jpg", "._b.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     assert [p.name for p in write_captions(to_caption(tmp_path), size)] == ["a.jpg.txt", "a.png.txt"]
     assert to_caption(tmp_path) == ()
