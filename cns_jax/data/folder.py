@@ -16,6 +16,8 @@ from cns_jax.data.stray import dangling, link_problem, own
 
 log = logging.getLogger(__name__)
 
+_LONGEST = 200  # bytes; a file's name may have 255, and more than the concept's stands in it
+
 
 class DataError(ValueError):
     """What is wrong with the user's folders, one line a problem."""
@@ -85,9 +87,10 @@ def read_concepts(root: Path, specs: Sequence[ConceptSpec], *, quiet: bool = Fal
 
 def _concept(root: Path, spec: ConceptSpec, problems: list[str], notes: list[str]) -> Concept:
     name, folder = spec.name, _folder(root, spec)
-    if not name.isprintable():  # half letters, too, as names of other encodings have them
-        problems.append(f"{name!r}: a folder's name must be letters that can be printed; rename the folder")
-        return Concept(name, "", "", SUBJECT, (), ())
+    unfit = _unfit(name)
+    if unfit:
+        problems.append(unfit)
+        return Concept(name, f"<{name}>", "", SUBJECT, (), ())
     spec = spec.over(read_file(folder, name, problems))
     for key in ("token", "kind"):
         why = check_value(key, getattr(spec, key))
@@ -103,6 +106,15 @@ def _concept(root: Path, spec: ConceptSpec, problems: list[str], notes: list[str
     word = spec.class_word or guess_class_word(name)
     init = spec.init_word or None
     return Concept(name, token or f"<{name}>", word, spec.kind or SUBJECT, paths, captions, init, spec.steps)
+
+
+def _unfit(name: str) -> str | None:
+    """Why a name cannot be a concept's, after which a run's files are called."""
+    if not name.isprintable():  # half letters, too, as names of other encodings have them
+        return f"{name!r}: a folder's name must be letters that can be printed; rename the folder"
+    if len(name.encode()) > _LONGEST:
+        return f"{name}: a folder's name may have {_LONGEST} bytes, since files are called after it; rename the folder"
+    return None
 
 
 def _folder(root: Path, spec: ConceptSpec) -> Path:

@@ -104,7 +104,7 @@ def _spec(name: str, values: Mapping[str, Any], where: str, problems: list[str])
         if why:
             problems.append(f"{where}: {key} = {value!r} {why}")
         else:
-            good[key] = value
+            good[key] = value.strip() if isinstance(value, str) else value
     return ConceptSpec(name, **good)
 
 
@@ -114,7 +114,9 @@ def _wrong(key: str, value: Any) -> str | None:
         return None if whole and value >= 0 else "must be a whole number, not negative; 0 is train.steps"
     if not isinstance(value, str):
         return "must be a string"
-    return check_value(key, value)
+    if not value.isprintable():
+        return "must be letters that can be printed, in one line"
+    return check_value(key, value.strip())
 
 
 def check_value(key: str, value: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def test_names_in_other_scripts_and_with_repeats(tmp_path: Path, caplog: pytest.
 
 
 def test_names_that_give_no_token_of_their_own(tmp_path: Path) -> None:
-    for name in ("10_dog", "20_dog", "‽", "a\x85b"):
+    for name in ("10_dog", "20_dog", "‽", "a\x85b", "c" * 201, os.fsdecode(b"caf\xe9")):
         fill(tmp_path / name, "1.png")
     with pytest.raises(DataError) as caught:
         read_concepts(tmp_path, discover(tmp_path))
@@ -130,6 +131,8 @@ def test_names_that_give_no_token_of_their_own(tmp_path: Path) -> None:
         '--concept="20_dog: token=<dog2>"',
         '‽: its name gives no token; write  token = "<concept1>"  into concept.toml beside its pictures, or give',
         "'a\\x85b': a folder's name must be letters that can be printed; rename the folder",
+        f"{'c' * 201}: a folder's name may have 200 bytes, since files are called after it; rename the folder",
+        "'caf\\udce9': a folder's name must be letters",
     ):
         assert part in said, said
 

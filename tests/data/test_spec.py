@@ -20,7 +20,7 @@ def toml(folder: Path, text: str, encoding: str = "utf-8") -> tuple[ConceptSpec,
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_file(tmp_path: Path, encoding: str) -> None:
-    text = 'class_word = "cat" # noun\nkind = "style"\ntoken = "<x>"\ninit_word = "y"\nsteps = 300\n'
+    text = 'class_word = " cat " # noun\nkind = "style"\ntoken = "<x>"\ninit_word = "y"\nsteps = 300\n'
     assert toml(tmp_path, text, encoding) == (ALL, [])
     assert read_file(tmp_path / "none", "my_cat", []) == ConceptSpec("my_cat")
 
@@ -37,6 +37,7 @@ def test_file(tmp_path: Path, encoding: str) -> None:
         ('steps = "300"', "steps = '300' must be a whole number"),
         ("steps = -1", "steps = -1 must be a whole number, not negative"),
         ("steps = true", "steps = True must be a whole number"),
+        ('class_word = "a\\nb"', "must be letters that can be printed, in one line"),
         ("steps = 3.5", "steps = 3.5 must be a whole number"),
         ("class_word = cat", "(at line 1, column 14)"),
         ('kind = "style"\nkind = "scene"', "Cannot overwrite a value"),
