@@ -6,7 +6,7 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +16,8 @@ from cns_jax.data.stray import own
 
 _SUFFIXES = (".txt", ".caption")
 _MOST = 5  # lines of one file that are told as problems
+
+Owners = Mapping[str, list[Path]]
 
 
 def is_caption(path: Path) -> bool:
@@ -28,20 +30,29 @@ def is_metadata(path: Path) -> bool:
     return path.name.lower() == "metadata.jsonl"
 
 
-def owner_of(file: Path, pictures: Sequence[Path]) -> list[Path]:
-    """The pictures beside which a caption file stands: of 1.png.txt 1.png; of 1.txt 1.png, and 1.jpg if it is there."""
-    named = _plain(file.stem)
-    return [p for p in pictures if p.parent == file.parent and named in (_plain(p.name), _plain(p.stem))]
+def owners(pictures: Sequence[Path]) -> Owners:
+    """Of each caption file's name without its ending, the pictures beside which it stands: 1.png of 1.png(.txt); 1.png,
+    and 1.jpg if it is there, of 1(.txt)."""
+    found: defaultdict[str, list[Path]] = defaultdict(list)
+    for picture in pictures:
+        for name in (picture.name, picture.stem):
+            found[_plain(name)].append(picture)
+    return found
+
+
+def owners_of(file: Path, among: Owners) -> list[Path]:
+    """The pictures beside which a file stands as their caption; none if it is no caption file."""
+    return among.get(_plain(file.stem), []) if file.suffix.lower() in _SUFFIXES else []
 
 
 def caption_file(picture: Path) -> Path:
     """Where a picture's caption is, or is to be written: 1.txt, or 1.png.txt where 1.jpg stands beside 1.png."""
     inside = own(picture.parent)
-    pictures = [p for p in inside if is_picture(p)]
-    found = [f for f in inside if is_caption(f) and owner_of(f, pictures) == [picture]]
+    among = owners([p for p in inside if is_picture(p)])
+    found = [f for f in inside if owners_of(f, among) == [picture]]
     if found:
         return found[0]
-    shared = sum(_plain(p.stem) == _plain(picture.stem) for p in pictures) > 1
+    shared = len(among[_plain(picture.stem)]) > 1
     return picture.with_name(f"{picture.name}.txt") if shared else picture.with_suffix(".txt")
 
 
@@ -57,15 +68,16 @@ def read_captions(folder: Path, paths: Sequence[Path], problems: list[str]) -> t
         if file.is_file():
             table |= _metadata(file, paths, problems)
     said: dict[Path, dict[Path, str]] = defaultdict(dict)
+    among = owners(paths)
     for file in inside:
-        owners = owner_of(file, paths) if is_caption(file) and file.is_file() else []
-        text = _text(file, problems) if owners else ""
-        if text and len(owners) > 1:
-            names = " and ".join(p.name for p in owners)
-            instead = " and ".join(f"{p.name}{file.suffix}" for p in owners)
+        beside = owners_of(file, among) if file.is_file() else []
+        text = _text(file, problems) if beside else ""
+        if text and len(beside) > 1:
+            names = " and ".join(p.name for p in beside)
+            instead = " and ".join(f"{p.name}{file.suffix}" for p in beside)
             problems.append(f"{file} stands beside {names}; write {instead} instead, or give the pictures other names")
         elif text:
-            said[owners[0]][file] = text
+            said[beside[0]][file] = text
     for texts in said.values():
         if len(set(texts.values())) > 1:
             files = " and ".join(str(file) for file in texts)
@@ -84,7 +96,9 @@ def _text(file: Path, problems: list[str]) -> str:
 
 
 def _metadata(file: Path, paths: Sequence[Path], problems: list[str]) -> dict[str, str]:
-    names, wrong = {_plain(p.name) for p in paths}, []
+    names = {_plain(p.name) for p in paths}
+    left_out = {_plain(p.name) for p in file.parent.iterdir()} - names
+    wrong: list[str] = []
     table: dict[str, str] = {}
     lines: dict[str, int] = {}
     for number, line in enumerate(_text(file, problems).split("\n"), 1):  # splitlines would split within a string
@@ -94,6 +108,8 @@ def _metadata(file: Path, paths: Sequence[Path], problems: list[str]) -> dict[st
             name, text = _row(line)
         except ValueError as error:
             wrong.append(f"{file}, line {number}: {error}")
+            continue
+        if name in left_out:  # told by who reads the pictures
             continue
         if name not in names:
             wrong.append(f"{file}, line {number}: there is no picture {name!r} in {file.parent}")

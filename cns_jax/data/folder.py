@@ -12,7 +12,7 @@ from cns_jax.data.caption_files import read_captions
 from cns_jax.data.names import guess_class_word, token_of, without_repeats
 from cns_jax.data.pictures import left_out, pictures_in, read_pictures, twice
 from cns_jax.data.spec import ConceptSpec, check_value, how_to_say, read_file
-from cns_jax.data.stray import dangling, link_problem, own
+from cns_jax.data.stray import dangling, own
 
 log = logging.getLogger(__name__)
 
@@ -25,19 +25,17 @@ class DataError(ValueError):
 
 def discover(root: Path) -> tuple[ConceptSpec, ...]:
     """One spec for every sub-folder of `root`, by name; what a system put there is skipped, what else lies beside the
-    folders is logged. Raises DataError if there is none, or a dangling link."""
+    folders is logged. A dangling link counts as a folder, of which `read_concepts` says that it is not there. Raises
+    DataError if there is none."""
     if not root.is_dir():
         raise DataError(f"data_root {root} is not a folder; give a folder with one sub-folder of images a concept")
     inside = own(root)
-    folders = [p for p in inside if p.is_dir()]
-    problems = [link_problem(p) for p in inside if dangling(p)]
-    if not (folders or problems):
+    folders = [p for p in inside if p.is_dir() or dangling(p)]
+    if not folders:
         count = pictures_in(root)
         what = f"holds {count} pictures itself and has no sub-folders" if count else "has no sub-folders"
         example = f", e.g. {root / 'my_cat'}" if count else ""
-        problems.append(f"data_root {root} {what}; put each concept's images into a folder of its own{example}")
-    if problems:
-        raise DataError("\n".join(problems))
+        raise DataError(f"data_root {root} {what}; put each concept's images into a folder of its own{example}")
     left = left_out(p for p in inside if not p.is_dir())
     if left:
         log.warning("%s: left out beside the folders: %s", root, left)

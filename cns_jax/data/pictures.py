@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cns_jax.data.caption_files import is_caption, is_metadata, owner_of
+from cns_jax.data.caption_files import is_caption, is_metadata, owners, owners_of
 from cns_jax.data.formats import EXTRA, OTHERS, PLUGINS, SUFFIXES, is_picture
 from cns_jax.data.images import ImageError, open_image
 from cns_jax.data.spec import FILE
@@ -26,7 +26,9 @@ def read_pictures(folder: Path, problems: list[str], notes: list[str] | None = N
     paths = tuple(p for p in inside if is_picture(p) and not p.is_dir())
     problems += [link_problem(p) for p in inside if dangling(p) and not is_picture(p)]
     problems += [f"{folder / name} is in iCloud only; download it in the Finder" for name in not_downloaded(folder)]
-    left = left_out(p for p in inside if p not in set(paths) and not _read_elsewhere(p, paths))
+    among = owners(paths)
+    read = {*paths, *(p for p in inside if is_metadata(p) or p.name == FILE or owners_of(p, among))}
+    left = left_out(p for p in inside if p not in read or p.is_dir())
     if not paths:
         problems.append(_no_pictures(folder, left))
     elif left and notes is not None:
@@ -66,13 +68,6 @@ def twice(paths: Sequence[Path]) -> list[str]:
 def pictures_in(folder: Path) -> int:
     """How many pictures lie in `folder` itself, by their names."""
     return sum(is_picture(p) and not p.is_dir() for p in own(folder))
-
-
-def _read_elsewhere(path: Path, pictures: Sequence[Path]) -> bool:
-    """Whether a file is a caption of one of the pictures, the table of captions or concept.toml."""
-    if path.is_dir():
-        return False
-    return is_metadata(path) or path.name == FILE or (is_caption(path) and bool(owner_of(path, pictures)))
 
 
 def _would_read(suffix: str) -> str:

@@ -93,7 +93,7 @@ def _example(name: str, key: str = "class_word", value: str = "cat") -> str:
 
 
 def _spec(name: str, values: Mapping[str, Any], where: str, problems: list[str]) -> ConceptSpec:
-    good = {}
+    good: dict[str, Any] = {}
     for key, value in values.items():
         if key not in _KEYS:
             near = difflib.get_close_matches(key, _KEYS, 1)

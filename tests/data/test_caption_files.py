@@ -90,6 +90,12 @@ def test_rows_that_cannot_be_used(tmp_path: Path, line: str, said: str) -> None:
     assert problems[0].startswith(f"{tmp_path / 'metadata.jsonl'}, line 3: ") and said in problems[0]
 
 
+def test_a_row_of_a_picture_that_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text(ROW + "\n" + ROW.replace("1.png", "2.heic"))
+    (tmp_path / "2.heic").touch()
+    assert read(tmp_path, "1.png") == (("a mug",), [])
+
+
 def test_many_wrong_rows_are_counted(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text(json.dumps([{"file_name": "1.png"}] * 9, indent=1))
     _, problems = read(tmp_path, "1.png")

@@ -103,8 +103,11 @@ def test_what_lies_beside_the_folders(tmp_path: Path, caplog: pytest.LogCaptureF
     assert [c.name for c in read_concepts(tmp_path, discover(tmp_path))] == ["red_mug"]
     assert caplog.messages == [f"{tmp_path}: left out beside the folders: 1 .png, 1 .zip"]
     (tmp_path / "dog").symlink_to("gone")
-    with pytest.raises(DataError, match="dog is a link to gone, which is not there"):
-        discover(tmp_path)
+    (tmp_path / "red_mug" / "2.png").touch()
+    with pytest.raises(DataError) as caught:
+        read_concepts(tmp_path, discover(tmp_path))
+    assert len(str(caught.value).splitlines()) == 2 and "2.png is empty" in str(caught.value)
+    assert f"{tmp_path / 'dog'} is a link to gone, which is not there" in str(caught.value)
 
 
 def test_names_in_other_scripts_and_with_repeats(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
