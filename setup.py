@@ -19,6 +19,7 @@ setup(
     package_data={"cns_jax.miniature": ["model/**/*"], "cns_jax.engine": ["templates/*"]},
     install_requires=[
         "absl-py>=2.1",
+        "anyascii>=0.3.3",  # tokens from folder names in other scripts
         "array_record>=0.8",  # tensorflow-datasets reads and writes it without TensorFlow
         "etils>=1.9",
         "filelock>=3.13",  # jax bounds its compilation cache with it
@@ -33,7 +34,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
-        "pillow>=11",
+        "pillow>=11.3",  # reads AVIF
         "safetensors>=0.8",
         "scipy>=1.13",
         "tensorboardX>=2.6.4",
@@ -47,11 +48,14 @@ setup(
         "cuda13": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
         "caption": ["torch>=2.6", "transformers>=5.0,<6"],  # BLIP, for python -m cns_jax.caption
+        "photos": ["pi-heif>=1.0", "pillow-jxl-plugin>=1.3"],  # HEIC and JPEG XL
         "dino": ["torch>=2.6", "transformers>=5.0,<6"],  # DINO-I
         "test": [
             "diffusers==0.42.*",
             "hypothesis>=6.150",
             "mypy>=1.18",
+            "pi-heif>=1.0",  # the extra photos
+            "pillow-jxl-plugin>=1.3",
             "pytest>=8.4",
             "pytest-xdist>=3.6",
             "ruff>=0.14",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -10,11 +11,18 @@ from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "what to teach and how; see configs/", lock_config=True)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "check everything, print the plan, train nothing")
+_CONCEPT = flags.DEFINE_multi_string(
+    "concept",
+    [],
+    'what a concept is, e.g. --concept="my_cat: class_word=cat, kind=style, token=<x>, init_word=y, steps=300"; any of '
+    "these, by its folder's name; repeat the flag for several; goes before concept.toml in the folder",
+)
 
 
 def main(_: list[str]) -> None:
     """Flags to settings to the run."""
     from cns_jax.core.settings import build
+    from cns_jax.data.spec import read_flags
     from cns_jax.engine.closing import close, finished
     from cns_jax.engine.fit import Interrupted
     from cns_jax.engine.lock import holding
@@ -29,6 +37,7 @@ def main(_: list[str]) -> None:
     values = _CONFIG.value.to_dict()
     values.setdefault("name", Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem)
     try:
+        values["said"] = [dataclasses.asdict(spec) for spec in read_flags(_CONCEPT.value)]
         settings = build(RunSettings, values)
         if _DRY_RUN.value:
             print("\n".join(plan(settings)))

@@ -20,16 +20,25 @@ def plain_caption(concept: Concept) -> str:
 
 def scoring_captions(concept: Concept) -> list[str]:
     """The captions that neurons are scored with, without the token (a captioner cannot emit it)."""
-    return [caption or plain_caption(concept) for caption in concept.captions]
+    return [_without_token(concept, caption or plain_caption(concept)) for caption in concept.captions]
+
+
+def _without_token(concept: Concept, caption: str) -> str:
+    """Some people write the token themselves: before the class word, or in its place."""
+    noun = re.escape(concept.class_word)
+    return re.sub(rf"{re.escape(concept.token)}(\s+{noun}\b)?", lambda _: concept.class_word, caption, flags=re.I)
 
 
 def with_token(concept: Concept, caption: str) -> str:
     """`caption` with the token before its first class noun: "a photo of a <cat1> cat on the beach".
 
-    A caption without the noun gets the token at its end: "..., <cat1> cat", or "in the style of <glass>".
+    A caption that has the token stays. One without the noun gets it at its end: "..., <cat1> cat", or "in the style of
+    <glass>".
     """
     noun = re.escape(concept.class_word)
     token = concept.token
+    if token in caption.lower():
+        return caption
     replaced, found = re.subn(
         rf"\b(an? )?({noun})\b", lambda m: f"{'a ' if m[1] else ''}{token} {m[2]}", caption, count=1, flags=re.I
     )
@@ -42,7 +51,7 @@ def with_token(concept: Concept, caption: str) -> str:
 
 def training_prompts(concept: Concept) -> list[str]:
     """The prompt of every image: its caption, or the template, with the token."""
-    return [with_token(concept, caption) for caption in scoring_captions(concept)]
+    return [with_token(concept, caption or plain_caption(concept)) for caption in concept.captions]
 
 
 def class_prompt(concept: Concept) -> str:

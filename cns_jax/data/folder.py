@@ -2,152 +2,132 @@
 
 from __future__ import annotations
 
-import json
-import re
+import difflib
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from cns_jax.core.types import KINDS, Concept
-from cns_jax.data.images import SUFFIXES, ImageError, open_image
-from cns_jax.text.vocabulary import CONCEPT_TOKEN, Vocabulary
+from cns_jax.core.types import SUBJECT, Concept
+from cns_jax.data.caption_files import read_captions
+from cns_jax.data.names import guess_class_word, token_of, without_repeats
+from cns_jax.data.pictures import left_out, pictures_in, read_pictures, twice
+from cns_jax.data.spec import ConceptSpec, check_value, how_to_say, read_file
+from cns_jax.data.stray import dangling, own
 
-_MAX_PIECES = 3
+log = logging.getLogger(__name__)
+
+_LONGEST = 200  # bytes; a file's name may have 255, and more than the concept's stands in it
 
 
 class DataError(ValueError):
     """What is wrong with the user's folders, one line a problem."""
 
 
-@dataclass(frozen=True)
-class ConceptSpec:
-    """What the user says of a concept. Empty strings are filled from the name: folder, token "<name>", class
-    word = the name's last word without digits. steps: of its lesson, 0 for the run's own."""
-
-    name: str
-    folder: str = ""
-    token: str = ""
-    class_word: str = ""
-    kind: str = "subject"
-    init_word: str = ""
-    steps: int = 0
-
-
-def guess_class_word(name: str) -> str:
-    """The last word of a folder's name, without digits: "colorful_sneaker" -> "sneaker", "dog2" -> "dog"."""
-    words = [w for w in re.split(r"[\W_]+", re.sub(r"\d+", " ", name.lower())) if w]
-    return words[-1] if words else name
-
-
 def discover(root: Path) -> tuple[ConceptSpec, ...]:
-    """One spec for every sub-folder of `root`, by name. Raises DataError if there is none."""
+    """One spec for every sub-folder of `root`, by name; what a system put there is skipped, what else lies beside the
+    folders is logged. A dangling link counts as a folder, of which `read_concepts` says that it is not there. Raises
+    DataError if there is none."""
     if not root.is_dir():
         raise DataError(f"data_root {root} is not a folder; give a folder with one sub-folder of images a concept")
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    inside = own(root)
+    folders = [p for p in inside if p.is_dir() or dangling(p)]
     if not folders:
-        raise DataError(f"data_root {root} has no sub-folders; put each concept's images into a folder of its own")
+        count = pictures_in(root)
+        what = f"holds {count} pictures itself and has no sub-folders" if count else "has no sub-folders"
+        example = f", e.g. {root / 'my_cat'}" if count else ""
+        raise DataError(f"data_root {root} {what}; put each concept's images into a folder of its own{example}")
+    left = left_out(p for p in inside if not p.is_dir())
+    if left:
+        log.warning("%s: left out beside the folders: %s", root, left)
     return tuple(ConceptSpec(p.name) for p in folders)
 
 
-def read_concepts(root: Path, specs: Sequence[ConceptSpec]) -> tuple[Concept, ...]:
-    """The concepts of `specs`, every picture opened once. Raises DataError listing all that is wrong."""
+def merge(root: Path | None, specs: Sequence[ConceptSpec], said: Sequence[ConceptSpec]) -> tuple[ConceptSpec, ...]:
+    """All that is said of each concept of `specs`, no picture read: what the command line says (`said`, by name) goes
+    before `specs`, these before concept.toml in the concept's folder. root: None where there are no such folders.
+
+    Raises DataError for a name in `said` that `specs` lacks. What is wrong in a concept.toml says `read_concepts`.
+    """
+    over, known = {spec.name: spec for spec in said}, [spec.name for spec in specs]
+    problems = [_unknown(name, known) for name in over if name not in known]
+    if problems:
+        raise DataError("\n".join(problems))
+    merged = [over[spec.name].over(spec) if spec.name in over else spec for spec in specs]
+    return tuple(
+        merged if root is None else (spec.over(read_file(_folder(root, spec), spec.name, [])) for spec in merged)
+    )
+
+
+def read_concepts(root: Path, specs: Sequence[ConceptSpec], *, quiet: bool = False) -> tuple[Concept, ...]:
+    """The concepts of `specs`, every picture opened once; what a spec leaves empty is what concept.toml says in the
+    concept's folder, else what the name says.
+
+    What is left out, and tokens that are not simply the name, are logged unless `quiet`. Raises DataError listing all
+    that is wrong.
+    """
     problems: list[str] = []
-    concepts = [_concept(root, spec, problems) for spec in specs]
+    notes: list[str] = []
+    concepts = [_concept(root, spec, problems, notes) for spec in specs]
     owners: dict[str, str] = {}
     for concept in concepts:
         if concept.token in owners:
             problems.append(
-                f"{owners[concept.token]!r} and {concept.name!r} share the token {concept.token}; give each its own"
+                f"{owners[concept.token]!r} and {concept.name!r} share the token {concept.token}; give each its own: "
+                + how_to_say(concept.name, "token", f"{concept.token[:-1]}{len(owners) + 1}>")
             )
         owners[concept.token] = concept.name
     if problems:
         raise DataError("\n".join(problems))
+    for note in [] if quiet else [*_repeats(specs), *notes, *twice([p for c in concepts for p in c.image_paths])]:
+        log.warning("%s", note)
     return tuple(concepts)
 
 
-def _concept(root: Path, spec: ConceptSpec, problems: list[str]) -> Concept:
-    folder = root / (spec.folder or spec.name)
-    token = spec.token or "<" + re.sub(r"[^a-z0-9_-]+", "_", spec.name.lower()) + ">"
-    if not CONCEPT_TOKEN.fullmatch(token):
-        problems.append(f"{spec.name}: token {token!r} must look like <cat1> (a-z, 0-9, _ and - between < and >)")
-    if spec.kind not in KINDS:
-        problems.append(f"{spec.name}: kind {spec.kind!r} must be one of {', '.join(KINDS)}")
-    paths = read_pictures(folder, problems)
+def _concept(root: Path, spec: ConceptSpec, problems: list[str], notes: list[str]) -> Concept:
+    name, folder = spec.name, _folder(root, spec)
+    unfit = _unfit(name)
+    if unfit:
+        problems.append(unfit)
+        return Concept(name, f"<{name}>", "", SUBJECT, (), ())
+    spec = spec.over(read_file(folder, name, problems))
+    for key in ("token", "kind"):
+        why = check_value(key, getattr(spec, key))
+        if why:
+            problems.append(f"{name}: {key} {getattr(spec, key)!r} {why}")
+    token = spec.token or token_of(name)
+    if token is None:
+        problems.append(f"{name}: its name gives no token; {how_to_say(name, 'token', '<concept1>')}")
+    elif not spec.token and token != f"<{name}>":
+        notes.append(f"{name}: its token is {token}")
+    paths = read_pictures(folder, problems, notes)
     captions = read_captions(folder, paths, problems)
-    word = spec.class_word or guess_class_word(spec.name)
-    return Concept(spec.name, token, word, spec.kind, paths, captions, spec.init_word or None, spec.steps)
+    word = spec.class_word or guess_class_word(name)
+    init = spec.init_word or None
+    return Concept(name, token or f"<{name}>", word, spec.kind or SUBJECT, paths, captions, init, spec.steps)
 
 
-def read_pictures(folder: Path, problems: list[str]) -> tuple[Path, ...]:
-    """The pictures of `folder` by name, each opened once; what is wrong is added to `problems`."""
-    if not folder.is_dir():
-        near = (
-            ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir())[:8])
-            if folder.parent.is_dir()
-            else ""
-        )
-        problems.append(f"{folder} does not exist; " + (f"{folder.parent} has: {near}" if near else "check data_root"))
-        return ()
-    paths = tuple(sorted(p for p in folder.iterdir() if is_picture(p)))
-    if not paths:
-        problems.append(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
-    for path in paths:
-        try:
-            open_image(path)
-        except ImageError as error:
-            problems.append(str(error))
-    return paths
+def _unfit(name: str) -> str | None:
+    """Why a name cannot be a concept's, after which a run's files are called."""
+    if not name.isprintable():  # half letters, too, as names of other encodings have them
+        return f"{name!r}: a folder's name must be letters that can be printed; rename the folder"
+    if len(name.encode()) > _LONGEST:
+        return f"{name}: a folder's name may have {_LONGEST} bytes, since files are called after it; rename the folder"
+    return None
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file's name is that of a picture."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+def _folder(root: Path, spec: ConceptSpec) -> Path:
+    return root / (spec.folder or spec.name)
 
 
-def read_captions(folder: Path, paths: Sequence[Path], problems: list[str]) -> tuple[str | None, ...]:
-    """From a .txt beside the picture, else from metadata.jsonl ({"file_name", "text"}), else None."""
-    table = _metadata(folder / "metadata.jsonl", {p.name for p in paths}, problems)
-    out: list[str | None] = []
-    for path in paths:
-        beside = path.with_suffix(".txt")
-        text = beside.read_text(encoding="utf-8", errors="replace").strip() if beside.exists() else ""
-        out.append(text or table.get(path.name))
-    return tuple(out)
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 3, 0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known[:8])}"
+    return f'--concept="{name}: ...": there is no concept {name!r}; {hint}'
 
 
-def _metadata(file: Path, names: set[str], problems: list[str]) -> dict[str, str]:
-    table: dict[str, str] = {}
-    if not file.exists():
-        return table
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            name, text = row["file_name"], row["text"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            problems.append(f'{file}, line {number}: expected {{"file_name": ..., "text": ...}} ({error!r})')
-            continue
-        if name not in names:
-            problems.append(f"{file}, line {number}: there is no picture {name!r} in {file.parent}")
-        table[name] = text
-    return table
-
-
-def check_words(concepts: Sequence[Concept], vocabulary: Vocabulary) -> None:
-    """Refuse class nouns that the tokenizer shatters and start words that are not one token, before training.
-
-    Raises DataError with one line a problem.
-    """
-    problems = []
-    for concept in concepts:
-        pieces = vocabulary.tokenizer.pieces(concept.class_word)
-        if len(pieces) > _MAX_PIECES:
-            problems.append(
-                f"{concept.name}: the model does not know the class word {concept.class_word!r} (the tokenizer "
-                f"breaks it into {' '.join(pieces)}); set class_word to a word it knows, e.g. a broader noun"
-            )
-        elif concept.init_word is not None and not vocabulary.is_single_token(concept.init_word):
-            problems.append(f"{concept.name}: init_word {concept.init_word!r} is not one token; choose a simple word")
-    if problems:
-        raise DataError("\n".join(problems))
+def _repeats(specs: Sequence[ConceptSpec]) -> list[str]:
+    """What to say of numbers that kohya's trainers read."""
+    numbered = [s.name for s in specs if not s.token and without_repeats(s.name) != s.name]
+    if not numbered:
+        return []
+    return [f"the numbers before {', '.join(numbered)} are kohya's repeats; they are ignored, steps decide"]

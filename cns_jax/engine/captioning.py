@@ -8,39 +8,39 @@ from pathlib import Path
 
 from PIL import Image
 
-from cns_jax.data.folder import DataError, is_picture, read_captions, read_pictures
+from cns_jax.data.caption_files import caption_file, read_captions
+from cns_jax.data.folder import DataError
 from cns_jax.data.images import open_image
+from cns_jax.data.pictures import pictures_in, read_pictures
+from cns_jax.data.stray import own
 from cns_jax.engine.progress import bar
 
 log = logging.getLogger(__name__)
 
 
 def to_caption(root: Path, overwrite: bool = False) -> tuple[Path, ...]:
-    """Pictures of `root` and its sub-folders without a caption in a .txt or metadata.jsonl; with `overwrite` all.
+    """Pictures of `root` and its sub-folders without a caption beside them or in metadata.jsonl; with `overwrite` all.
 
     Raises DataError listing all that is wrong, before any model is loaded.
     """
     if not root.is_dir():
         raise DataError(f"data_root {root} is not a folder; give a folder of pictures, or of folders of pictures")
-    inside = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    folders = [folder for folder in (root, *inside) if any(map(is_picture, folder.iterdir()))]
+    folders = [folder for folder in (root, *own(root)) if folder.is_dir() and pictures_in(folder)]
     if not folders:
         raise DataError(f"data_root {root} holds no pictures, and neither do its sub-folders")
     problems: list[str] = []
-    chosen: dict[Path, Path] = {}  # by .txt: a.jpg and a.png share one
+    chosen: list[Path] = []
     for folder in folders:
         paths = read_pictures(folder, problems)
         captions = read_captions(folder, paths, problems)
-        for path, caption in zip(paths, captions, strict=True):
-            if overwrite or caption is None:
-                chosen.setdefault(path.with_suffix(".txt"), path)
+        chosen += [p for p, caption in zip(paths, captions, strict=True) if overwrite or caption is None]
     if problems:
         raise DataError("\n".join(problems))
-    return tuple(chosen.values())
+    return tuple(chosen)
 
 
 def write_captions(paths: Sequence[Path], describe: Callable[[Image.Image], str]) -> list[Path]:
-    """A .txt with `describe`'s words beside every picture, each written at once; returns the files.
+    """`describe`'s words in every picture's caption file, each written at once; returns the files.
 
     Stopped and called again, the work goes on where it stopped. A picture without words gets no file.
     """
@@ -49,7 +49,7 @@ def write_captions(paths: Sequence[Path], describe: Callable[[Image.Image], str]
         for path in paths:
             text = " ".join(describe(open_image(path)).split())
             if text:
-                file = path.with_suffix(".txt")
+                file = caption_file(path)
                 file.write_text(text + "\n", encoding="utf-8")
                 written.append(file)
                 progress.write(f"{file}: {text}")

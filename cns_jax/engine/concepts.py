@@ -10,10 +10,11 @@ from typing import Any
 
 from cns_jax.core.settings import require
 from cns_jax.core.types import Concept
-from cns_jax.data.folder import ConceptSpec, discover, read_concepts
+from cns_jax.data.folder import discover, merge, read_concepts
+from cns_jax.data.spec import ConceptSpec
 from cns_jax.data.views import content_hash
 from cns_jax.engine.learned import Learned, data_folder
-from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.settings import ConceptSettings, RunSettings
 from cns_jax.miniature.concepts import MiniConcept, write_concept_folders
 from cns_jax.miniature.concepts import concepts as mini_concepts
 
@@ -23,19 +24,19 @@ def specs_of(settings: RunSettings) -> tuple[ConceptSpec, ...]:
 
     Raises DataError if the data root has no folders, SettingsError for a concept that a drawn set has not.
     """
-    chosen = tuple(
-        ConceptSpec(c.name, c.folder, c.token, c.class_word, c.kind, c.init_word, c.steps) for c in settings.concepts
-    )
+    chosen, said = _specs(settings.concepts), _specs(settings.said)
     if settings.drawn is None:
-        return chosen or discover(Path(settings.data_root).expanduser())
+        root = Path(settings.data_root).expanduser()
+        return merge(root, chosen or discover(root), said)
     drawn = drawn_set(settings)
     unknown = [c.name for c in chosen if c.name not in drawn]
     require(not unknown, f"{settings.data_root} has no concepts {unknown}; it has {', '.join(drawn)}")
-    steps = {c.name: c.steps for c in chosen} or dict.fromkeys(drawn, 0)
-    return tuple(
-        ConceptSpec(n, token=drawn[n].token, class_word=drawn[n].class_word, kind=drawn[n].kind, steps=s)
-        for n, s in steps.items()
-    )
+    facts = ((c, drawn[c.name]) for c in chosen or map(ConceptSpec, drawn))
+    return merge(None, [c.over(ConceptSpec(c.name, "", d.token, d.class_word, d.kind)) for c, d in facts], said)
+
+
+def _specs(concepts: Sequence[ConceptSettings]) -> list[ConceptSpec]:
+    return [ConceptSpec(c.name, c.folder, c.token, c.class_word, c.kind, c.init_word, c.steps) for c in concepts]
 
 
 def read(settings: RunSettings, specs: Sequence[ConceptSpec], drawn_into: Path | None = None) -> tuple[Concept, ...]:
@@ -65,7 +66,7 @@ def taught_concepts(learned: Learned) -> tuple[Concept, ...]:
         ConceptSpec(r["name"], str(learned.folder(r["name"]).absolute()), r["token"], r["class_word"], r["kind"])
         for r in learned.concepts
     ]
-    return read_concepts(learned.directory, specs)
+    return read_concepts(learned.directory, specs, quiet=True)
 
 
 def drawn_set(settings: RunSettings) -> dict[str, MiniConcept]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from cns_jax.core.reading import read_text
 from cns_jax.core.settings import require
 from cns_jax.engine.report.sheets import tile
 from cns_jax.engine.settings import SampleSettings
@@ -74,7 +75,7 @@ def read_prompts(name: str) -> list[str]:
     """The prompts of a text file, one a line. Raises SettingsError if there is no such file."""
     file = Path(name).expanduser()
     require(file.is_file(), f"prompts_file={name!r}: there is no such file")
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(file).splitlines() if line.strip()]
 
 
 def _slug(text: str) -> str:

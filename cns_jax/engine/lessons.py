@@ -12,7 +12,9 @@ from pathlib import Path
 
 from cns_jax.core.settings import require
 from cns_jax.core.types import Concept
-from cns_jax.data.folder import ConceptSpec, DataError, is_picture
+from cns_jax.data.folder import DataError
+from cns_jax.data.pictures import picture_files
+from cns_jax.data.spec import ConceptSpec
 from cns_jax.engine.concepts import fingerprints, read, specs_of
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.ledger import Ledger, Row
@@ -152,7 +154,7 @@ def _compared(settings: RunSettings, rows: Sequence[Row], specs: Sequence[Concep
 def _pictures_changed(row: Row, folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
-    now = {p["sha256"] for p in fingerprints(_pictures(folder))}
+    now = {p["sha256"] for p in fingerprints(picture_files(folder))}
     before = {p["sha256"] for p in row["pictures"]}
     if now == before:
         return []
@@ -163,10 +165,6 @@ def _pictures_changed(row: Row, folder: Path) -> list[str]:
         "lesson is over. Put them into a folder with another name to teach them as a new concept, or start anew with "
         "--config.run=..."
     ]
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if is_picture(path) and path.is_file())
 
 
 def _check_apart(rows: Sequence[Row], ahead: Sequence[Concept], root: Path) -> None:

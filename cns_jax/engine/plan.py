@@ -21,7 +21,7 @@ from cns_jax.core.settings import require
 from cns_jax.core.tree import count, map_named
 from cns_jax.core.types import Batch, Concept, Trainable
 from cns_jax.data.captions import training_prompts
-from cns_jax.data.folder import check_words
+from cns_jax.data.words import check_words
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.lessons import Lessons, lessons_of, steps_of
 from cns_jax.engine.prepare import caches, priors_of

@@ -17,7 +17,8 @@ from cns_jax.core.rng import stream
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.tree import fingerprint
 from cns_jax.core.types import Concept, ConceptData, Frozen, TrainState
-from cns_jax.data.folder import DataError, check_words
+from cns_jax.data.folder import DataError
+from cns_jax.data.words import check_words
 from cns_jax.engine.checkpoint import Checkpoints
 from cns_jax.engine.concepts import keep_pictures, taught_concepts
 from cns_jax.engine.drawing import forget_pictures

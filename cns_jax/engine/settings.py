@@ -20,13 +20,13 @@ _ROWS = 16
 
 @dataclass(frozen=True)
 class ConceptSettings:
-    """One concept to teach. Empty strings: the folder is the name, the token "<name>", the class word the
-    last word of the name. steps: of its lesson (0: train.steps)."""
+    """One concept to teach. What is empty stands in concept.toml beside the pictures; else the folder is the name, the
+    token "<name>", the class word the last word of the name, the kind subject. steps: 0 means train.steps."""
 
     name: str
     token: str = ""
     class_word: str = ""
-    kind: Literal["subject", "style", "scene"] = "subject"
+    kind: Literal["", "subject", "style", "scene"] = ""
     init_word: str = ""
     folder: str = ""
     steps: int = 0
@@ -137,7 +137,8 @@ class RunSettings:
     model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub; variant, tokenizer and
     prediction_type: see `Address`. compute: the dtype of frozen weights and activations (auto: bfloat16 on GPU and
     TPU, float32 on a CPU); what is trained is float32 always. data_root: a folder with one sub-folder a concept, or
-    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found). after: the
+    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found). said: what
+    the flag --concept says of some of them, which goes before all else. after: the
     folder of a finished run of the same model, whose concepts this one knows from its start. reserved_rows: token rows
     from the start; more concepts reserve more by themselves, and then the step is compiled once more.
     """
@@ -154,6 +155,7 @@ class RunSettings:
     resolution: int = 64
     seed: int = 0
     concepts: tuple[ConceptSettings, ...] = ()
+    said: tuple[ConceptSettings, ...] = ()
     reserved_rows: int = 16
     calibration: Literal["diverse", "miniature"] = "diverse"
     method_name: str = "cns"

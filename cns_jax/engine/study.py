@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.types import SUBJECT, Concept
-from cns_jax.data.folder import read_pictures
 from cns_jax.data.images import open_image
+from cns_jax.data.pictures import read_pictures
 from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.generate import Request, read_prompts, sampling
 from cns_jax.engine.learned import Learned

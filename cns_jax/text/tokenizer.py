@@ -21,6 +21,7 @@ BOS = "<|startoftext|>"
 EOS = "<|endoftext|>"
 CLIP_MAX_LENGTH = 77
 _ENDLESS = 1_000_000
+_END = "</w>"
 
 Merges = Sequence[tuple[str, str]]
 
@@ -82,10 +83,16 @@ class Tokenizer:
         """The tokens `text` is cut into, as written in vocab.json."""
         return tuple(self.backend.encode(text, add_special_tokens=False).tokens)
 
+    @property
+    def words(self) -> list[str]:
+        """The words of letters a-z that are one token."""
+        ends = (token.removesuffix(_END) for token in self.backend.get_vocab() if token.endswith(_END))
+        return sorted(word for word in ends if word.isascii() and word.isalpha())
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens left out."""
         text = self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
-        return text.replace("</w>", " ").strip()
+        return text.replace(_END, " ").strip()
 
     def with_tokens(self, tokens: Sequence[str]) -> Tokenizer:
         """A copy in which each of `tokens` is one token, matched anywhere; ids continue from `size`."""

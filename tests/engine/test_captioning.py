@@ -73,10 +73,20 @@ def test_no_words_no_file(photos: Path, caplog: pytest.LogCaptureFixture) -> Non
     assert not (photos / "cat" / "a.txt").exists()
 
 
-def test_two_pictures_with_one_name_share_a_caption(tmp_path: Path) -> None:
-    for name in ("a.png", "a.jpg"):
+def test_two_pictures_with_one_name_get_a_caption_each(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "._b.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
-    assert [p.name for p in to_caption(tmp_path)] == ["a.jpg"]
+    assert [p.name for p in write_captions(to_caption(tmp_path), size)] == ["a.jpg.txt", "a.png.txt"]
+    assert to_caption(tmp_path) == ()
+
+
+@pytest.mark.parametrize("name", ["a.caption", "a.png.txt"])
+def test_overwrite_writes_into_the_file_that_is_there(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / name).write_text("old words")
+    assert to_caption(tmp_path) == ()
+    assert write_captions(to_caption(tmp_path, overwrite=True), size) == [tmp_path / name]
+    assert to_caption(tmp_path) == ()
 
 
 def test_all_problems_before_any_captioning(photos: Path) -> None:

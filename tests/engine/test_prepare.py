@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_runs import values
 
 from cns_jax.core.settings import build
@@ -52,3 +53,17 @@ def test_shapes_are_those_of_the_data(tiny_folder: Path, tmp_path: Path, prior_b
     kind = lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type)  # noqa: E731
     assert jax.tree.map(kind, data) == jax.tree.map(kind, wanted)
     assert int(data.views) == views - 2
+
+
+def test_what_is_said_of_concepts_reaches_them(tmp_path: Path) -> None:
+    """By the configuration, by the flag --concept and by concept.toml; of drawn sets, too."""
+    folder = tmp_path / "my_cat"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "1.png")
+    (folder / "concept.toml").write_text('kind = "style"\nsteps = 300\n')
+    values = {"name": "x", "run": str(tmp_path / "run"), "said": [{"name": "my_cat", "token": "<x>"}]}
+    (cat,) = find_concepts(build(RunSettings, values | {"data_root": str(tmp_path)}))
+    assert (cat.token, cat.class_word, cat.kind, cat.steps) == ("<x>", "cat", "style", 300)
+    values |= {"concepts": [{"name": "tiger_cat", "steps": 20}], "said": [{"name": "tiger_cat", "init_word": "tiger"}]}
+    (cat,) = find_concepts(build(RunSettings, values | {"data_root": "miniature:1"}))
+    assert (cat.token, cat.class_word, cat.init_word, cat.steps) == ("<tiger_cat>", "cat", "tiger", 20)
