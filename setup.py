@@ -19,6 +19,7 @@ setup(
     package_data={"cns_jax.miniature": ["model/**/*"], "cns_jax.engine": ["templates/*"]},
     install_requires=[
         "absl-py>=2.1",
+        "anyascii>=0.3",  # readable file names and tokens of other scripts
         "array_record>=0.8",  # tensorflow-datasets reads and writes it without TensorFlow
         "etils>=1.9",
         "filelock>=3.13",  # jax bounds its compilation cache with it

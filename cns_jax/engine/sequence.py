@@ -9,12 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.core.mesh import replicate
-from cns_jax.core.rng import stream
+from cns_jax.core.rng import key_of, stream
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.tree import fingerprint
 from cns_jax.core.types import Concept, ConceptData, Frozen, TrainState
@@ -112,7 +111,7 @@ class TrainingRun:
         studio = self.studio
         self.ledger.check_base(studio.ids["model"], settings.model)
         self.base_kernels = fingerprint(cross_attention_kernels(studio.params["unet"]))
-        self.key = jax.random.key(settings.seed)
+        self.key = key_of(settings.seed)
         self.spec = StepSpec(
             studio.model, self.method, studio.schedule, studio.mesh, train.batch, train.prior_batch, train.snr_gamma,
             train.steps, min(train.decay_steps, train.steps),

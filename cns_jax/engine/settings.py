@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cns_jax.core.rng import check_seed
 from cns_jax.core.settings import require
 from cns_jax.diffusion.samplers import SAMPLERS
 from cns_jax.methods import METHODS
@@ -146,6 +147,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         require(self.method_name in METHODS, f"method_name={self.method_name!r}; known: {', '.join(METHODS)}")
+        check_seed(self.seed)
         require(self.resolution % 8 == 0, f"resolution={self.resolution} must be a multiple of 8")
         require(
             bool(self.model), "model is empty; give 'miniature', a diffusers folder, a .safetensors file or a hub id"

@@ -20,9 +20,10 @@ from cns_jax.core.types import SUBJECT, Concept
 from cns_jax.data.folder import read_pictures
 from cns_jax.data.images import open_image
 from cns_jax.data.prompts import sample_prompts
-from cns_jax.engine.generate import Request, read_prompts, sampling
+from cns_jax.engine.generate import read_prompts
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.pages import data_url, template
+from cns_jax.engine.request import Request, sampling
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.engine.stages import Stages
 from cns_jax.text.vocabulary import CONCEPT_TOKEN

@@ -5,12 +5,17 @@ Legend of shapes: k chunks, l positions of the text encoder.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from cns_jax.text.emphasis import Segment, segments
 from cns_jax.text.vocabulary import TokenError, Vocabulary
+
+Syntax = Literal["a1111", "plain"]
+"""How prompts are read: with weights and at any length, or to the letter and cut at the text encoder's length."""
 
 MOST_CHUNKS = 8
 """Chunks a prompt: what one picture attends to, and so its memory, grows with them."""
@@ -43,6 +48,13 @@ class Chunks:
         """
         times = count // len(self.ids_kl), 1
         return Chunks(np.tile(self.ids_kl, times), np.tile(self.weights_kl, times))
+
+
+def chunks_of(vocabulary: Vocabulary, prompts: Sequence[str], syntax: Syntax) -> list[Chunks]:
+    """The prompts' chunks; "plain" is one chunk a prompt, as `Vocabulary.encode` makes it. Raises what that raises."""
+    if syntax == "plain":
+        return [Chunks(row[None], np.ones((1, len(row)), np.float32)) for row in vocabulary.encode(list(prompts))]
+    return [chunked(vocabulary, prompt) for prompt in prompts]
 
 
 def chunked(vocabulary: Vocabulary, prompt: str) -> Chunks:
