@@ -56,6 +56,9 @@ _HEIGHT = flags.DEFINE_integer("height", 0, "of the pictures, a multiple of 8 (d
 _SKIP = flags.DEFINE_integer(
     "clip_skip", 1, "which layer of the text encoder to take, from its end: 1 the last, 2 the one before"
 )
+_VAE = flags.DEFINE_string(
+    "vae", "", "another VAE: a diffusers VAE folder, a .safetensors file, or owner/name on the hub (default: its own)"
+)
 _COMPUTE = flags.DEFINE_enum(
     "compute", "", ("", "auto", "float32", "bfloat16"), "dtype of weights and activations (default: the run's)"
 )
@@ -78,7 +81,7 @@ def main(_: list[str]) -> None:
             prompt_syntax=_SYNTAX.value,  # type: ignore[arg-type]
             negative_prompt=_NEGATIVE.value, num=_NUM.value, seed=_SEED.value,
             sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value, width=_WIDTH.value,
-            height=_HEIGHT.value, clip_skip=_SKIP.value, compute=_COMPUTE.value, out=_OUT.value,
+            height=_HEIGHT.value, clip_skip=_SKIP.value, vae=_VAE.value, compute=_COMPUTE.value, out=_OUT.value,
             overwrite=_OVERWRITE.value,
         )  # fmt: skip
         print(f"Wrote {generate(request)}")

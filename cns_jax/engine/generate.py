@@ -11,7 +11,7 @@ from cns_jax.engine.naming import Numbered, slug
 from cns_jax.engine.opened import open_for
 from cns_jax.engine.picture_text import png
 from cns_jax.engine.report.sheets import tile
-from cns_jax.engine.request import Request, sampling
+from cns_jax.engine.request import Request
 
 
 def generate(request: Request) -> Path:
@@ -21,7 +21,7 @@ def generate(request: Request) -> Path:
     """
     wanted = _prompts(request)
     opened = open_for(request)
-    generator, settings = opened.generator, sampling(request, opened.sample)
+    generator, settings = opened.generator, request.sampling(opened.sample)
     prompts = [p for p in wanted for _ in range(request.num)]
     seeds = [(request.seed + i) % SEEDS for _ in wanted for i in range(request.num)]
     images = generator.images(opened.params, opened.rows_rd, prompts, seeds, settings, request.prompt_syntax)

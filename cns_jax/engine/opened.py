@@ -55,11 +55,12 @@ def open_for(request: Request) -> Opened:
     # the layers that are left out come last, and the final layer norm follows whatever layer is the last one
     text = dataclasses.replace(model.text_encoder, num_hidden_layers=layers - skip + 1)
     generator = dataclasses.replace(found.generator, size=size, model=dataclasses.replace(model, text_encoder=text))
-    return dataclasses.replace(found, generator=generator)
+    about = {**found.about, "vae": Path(request.vae).stem} if request.vae else found.about
+    return dataclasses.replace(found, generator=generator, about=about)
 
 
 def _of_run(request: Request) -> Opened:
-    stages = Stages.open(request.run, request.after, request.compute)
+    stages = Stages.open(request.run, request.after, request.compute, request.vae)
     learned = stages.learned
     params, rows = stages.at(stages.last, request.strength)
     about = {
@@ -74,7 +75,8 @@ def _of_run(request: Request) -> Opened:
 
 
 def _of_model(request: Request) -> Opened:
-    source = find_source(Address(request.model, request.variant, request.tokenizer, request.prediction_type))
+    address = Address(request.model, request.variant, request.tokenizer, request.prediction_type, request.vae)
+    source = find_source(address)
     embeddings = _embeddings(request, source)
     side = source.model.unet.sample_size * source.model.vae.downsampling
     reserved = max(_ROWS, len(embeddings))

@@ -23,10 +23,10 @@ class Request:
 
     run: a training run's folder, with its weights after concept `after` (empty: the last), `strength` of the way from
     the base model. model: instead of a run, a checkpoint (see `Address`, also for variant, tokenizer and
-    prediction_type); tokens: embedding files, folders of them, or tokens that the checkpoint must know. num: pictures a
-    prompt, whose seeds count up from `seed`. width, height: in pixels. clip_skip: 1 takes the text encoder's last
-    layer, 2 the one before. compute: see `RunSettings`. out: the folder for the pictures; overwrite: number from 0
-    instead of after what lies there.
+    prediction_type); tokens: embedding files, folders of them, or tokens that the checkpoint must know. vae: instead of
+    the weights' own. num: pictures a prompt, whose seeds count up from `seed`. width, height: in pixels. clip_skip: 1
+    takes the text encoder's last layer, 2 the one before. compute: see `RunSettings`. out: the folder for the pictures;
+    overwrite: number from 0 instead of after what lies there.
 
     Raises SettingsError for what cannot be.
     """
@@ -51,11 +51,13 @@ class Request:
     variant: str = ""
     tokenizer: str = ""
     prediction_type: str = ""
+    vae: str = ""
     compute: str = ""
     out: str = ""
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        self.sampling(SampleSettings())
         require(
             bool(self.run) != bool(self.model),
             "give either --run=FOLDER of a training run, or --model=FOLDER, FILE.safetensors or miniature"
@@ -74,12 +76,15 @@ class Request:
         require(self.num > 0, f"num={self.num} must be positive")
         check_seed(self.seed)
         check_strength(self.strength)
-        require(math.isfinite(self.guidance_scale), f"guidance_scale={self.guidance_scale} must be a finite number")
         require(self.clip_skip > 0, f"clip_skip={self.clip_skip} must be positive; 1 takes the last layer")
         for name in ("width", "height"):
             _check_side(name, getattr(self, name))
         for prompt in (*self.prompts, self.negative_prompt):
             require(_is_text(prompt), f"the prompt {prompt!r} holds bytes that are no UTF-8 text")
+
+    def sampling(self, settings: SampleSettings) -> SampleSettings:
+        """Sampling settings with what the request changes."""
+        return sampling(settings, self.sampler, self.steps, self.guidance_scale, self.negative_prompt)
 
 
 def _check_side(name: str, pixels: int) -> None:
@@ -101,13 +106,16 @@ def _is_text(prompt: str) -> bool:
     return True
 
 
-def sampling(request: Request, settings: SampleSettings) -> SampleSettings:
-    """The run's sampling settings with what the request changes."""
-    changes: dict[str, Any] = {"negative_prompt": request.negative_prompt or settings.negative_prompt}
-    if request.sampler:
-        changes["sampler"] = request.sampler
-    if request.steps:
-        changes["steps"] = request.steps
-    if request.guidance_scale >= 0:
-        changes["guidance_scale"] = request.guidance_scale
+def sampling(
+    settings: SampleSettings, sampler: str = "", steps: int = 0, guidance_scale: float = -1.0, negative_prompt: str = ""
+) -> SampleSettings:
+    """A run's sampling settings with what a person asks for instead; empty, 0 and negative values change nothing.
+
+    Raises SettingsError for a value that cannot be.
+    """
+    require(math.isfinite(guidance_scale), f"guidance_scale={guidance_scale} must be a finite number")
+    changes: dict[str, Any] = {"negative_prompt": negative_prompt, "sampler": sampler, "steps": steps}
+    changes = {name: value for name, value in changes.items() if value}
+    if guidance_scale >= 0:
+        changes["guidance_scale"] = guidance_scale
     return dataclasses.replace(settings, **changes)

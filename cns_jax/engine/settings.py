@@ -119,10 +119,11 @@ class ReportSettings:
 class RunSettings:
     """One run.
 
-    model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub; variant, tokenizer and
-    prediction_type: see `Address`. compute: the dtype of frozen weights and activations (auto: bfloat16 on GPU and
-    TPU, float32 on a CPU); what is trained is float32 always. data_root: a folder with one sub-folder a concept, or
-    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found).
+    model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub; variant, tokenizer,
+    prediction_type and vae (a VAE instead of the model's own): see `Address`. compute: the dtype of frozen weights and
+    activations (auto: bfloat16 on GPU and TPU, float32 on a CPU); what is trained is float32 always. data_root: a
+    folder with one sub-folder a concept, or "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in
+    which order (empty: all found).
     """
 
     name: str
@@ -131,6 +132,7 @@ class RunSettings:
     variant: str = ""
     tokenizer: str = ""
     prediction_type: Literal["", "epsilon", "v_prediction"] = ""
+    vae: str = ""
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
     run: str = ""
     resolution: int = 64
@@ -152,10 +154,10 @@ class RunSettings:
         require(
             bool(self.model), "model is empty; give 'miniature', a diffusers folder, a .safetensors file or a hub id"
         )
-        if self.model != "miniature" and os.path.exists(
-            self.address.model
-        ):  # so that the run can be opened from anywhere
-            object.__setattr__(self, "model", os.path.abspath(self.address.model))
+        for name in ("model", "vae"):  # so that the run can be opened from anywhere
+            path = getattr(self.address, name)
+            if path != "miniature" and os.path.exists(path):
+                object.__setattr__(self, name, os.path.abspath(path))
         require(bool(self.data_root), "data_root is empty; give a folder with one sub-folder of images a concept")
 
     @property
@@ -167,7 +169,7 @@ class RunSettings:
     @property
     def address(self) -> Address:
         """Where the model is."""
-        return Address(self.model, self.variant, self.tokenizer, self.prediction_type)
+        return Address(self.model, self.variant, self.tokenizer, self.prediction_type, self.vae)
 
     @property
     def directory(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,16 +26,17 @@ class Stages:
     studio: Studio
 
     @classmethod
-    def open(cls, run: str, after: str = "", compute: str = "") -> Stages:
-        """A run up to concept `after` (default: the last); only its tokens are known to prompts. compute: other than
-        the run's own.
+    def open(cls, run: str, after: str = "", compute: str = "", vae: str = "") -> Stages:
+        """A run up to concept `after` (default: the last); only its tokens are known to prompts. compute, vae:
+        other than the run's own.
 
         Raises SettingsError if the folder is no run, has learned nothing yet, or does not know the concept.
         """
         learned = Learned.of(run, after)
         s = learned.settings
+        address = dataclasses.replace(s.address, vae=vae) if vae else s.address
         studio = Studio.open(
-            find_source(s.address), learned.tokens, s.reserved_rows, s.resolution, compute=compute or s.compute
+            find_source(address), learned.tokens, s.reserved_rows, s.resolution, compute=compute or s.compute
         )
         return cls(learned, studio)
 

@@ -27,6 +27,7 @@ from cns_jax.neurons.score import is_cross_attention_kernel
 from cns_jax.nn.model import Model
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
+from cns_jax.weights.external_vae import with_vae
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.locate import Address, open_source
 from cns_jax.weights.pipeline import Source
@@ -50,6 +51,8 @@ def find_source(address: Address) -> Source:
     if address.tokenizer == MINIATURE:  # of single files that were exported from it
         address = dataclasses.replace(address, tokenizer=str(miniature_folder() / "tokenizer"))
     source = read_folder(miniature_folder()) if address.model == MINIATURE else open_source(address)
+    if address.vae:
+        source = with_vae(source, address.vae)
     ids, rows = load_tokenizer(source.tokenizer).size, source.model.text_encoder.vocab_size
     if ids != rows:
         raise WeightsMismatch(
