@@ -81,8 +81,7 @@ def emphasized(hidden_nld: jax.Array, weights_nl: jax.Array) -> jax.Array:
     hidden = hidden_nld.astype(jnp.float32)
     weighted = hidden * weights_nl[..., None]
     restored = weighted * (hidden.mean((1, 2), keepdims=True) / weighted.mean((1, 2), keepdims=True))
-    plain_n11 = (weights_nl == 1).all(1)[:, None, None]
-    return jnp.where(plain_n11, hidden, restored).astype(hidden_nld.dtype)
+    return restored.astype(hidden_nld.dtype)
 
 
 def _denoised(
