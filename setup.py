@@ -19,7 +19,7 @@ setup(
     package_data={"cns_jax.miniature": ["model/**/*"], "cns_jax.engine": ["templates/*"]},
     install_requires=[
         "absl-py>=2.1",
-        "anyascii>=0.3.3",  # tokens from folder names in other scripts
+        "anyascii>=0.3.3",  # tokens and file names from names in other scripts
         "array_record>=0.8",  # tensorflow-datasets reads and writes it without TensorFlow
         "etils>=1.9",
         "filelock>=3.13",  # jax bounds its compilation cache with it

@@ -53,18 +53,17 @@ def main(_: list[str]) -> None:
 
 def _concepts() -> str:
     from cns_jax.engine.evaluation import EvaluationRequest, evaluate
-    from cns_jax.engine.generate import Request, sampling
     from cns_jax.engine.learned import Learned
     from cns_jax.engine.report.page import write_report
+    from cns_jax.engine.request import sampling
     from cns_jax.evals.score_table import score_table
 
     if not _RUN.value:
         raise ValueError("give --run=DIR, the folder of a training run; to measure a model alone: --suite=control")
-    wanted = Request(_RUN.value, sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value)
     request = EvaluationRequest(
         run=_RUN.value, stages=_STAGES.value, num=_NUM.value or 4, prompts_file=_PROMPTS.value, clip=_CLIP.value,
         dino=_DINO.value, seed=_SEED.value, zero_shot=_ZERO_SHOT.value, out=_OUT.value,
-        sample=sampling(wanted, Learned.of(_RUN.value).settings.sample),
+        sample=sampling(Learned.of(_RUN.value).settings.sample, _SAMPLER.value, _STEPS.value, _GUIDANCE.value),
     )  # fmt: skip
     file = evaluate(request)
     table = score_table(json.loads(file.read_text()))
@@ -75,13 +74,13 @@ def _concepts() -> str:
 
 def _control() -> str:
     from cns_jax.engine.control import ControlRequest, control
-    from cns_jax.engine.generate import Request, sampling
+    from cns_jax.engine.request import sampling
 
-    wanted = Request(_RUN.value, sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value)
     request = ControlRequest(
         model=_MODEL.value, run=_RUN.value, after=_AFTER.value, num=_NUM.value or 256, seed=_SEED.value, out=_OUT.value
     )
-    result = control(dataclasses.replace(request, sample=sampling(wanted, request.sample)))
+    changed = sampling(request.sample, _SAMPLER.value, _STEPS.value, _GUIDANCE.value)
+    result = control(dataclasses.replace(request, sample=changed))
     return f"{result.table()}\nLook at {result.grid}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -29,3 +29,15 @@ def in_batches(function: Callable[..., Any], size: int, *rows: np.ndarray, title
         batch = [_filled(array[start : start + size], size) for array in rows]
         parts.append(jax.tree.map(np.asarray, function(*batch)))
     return jax.tree.map(lambda *found: np.concatenate(found)[:count], *parts)
+
+
+def by_kind(kinds: Sequence[Hashable], function: Callable[[list[int]], np.ndarray]) -> np.ndarray:
+    """Rows that `function` makes, given the numbers of all rows of one kind at a time; in the order of `kinds`."""
+    if len(set(kinds)) < 2:
+        return function(list(range(len(kinds))))
+    numbers, parts = list[int](), []
+    for kind in dict.fromkeys(kinds):
+        which = [i for i, other in enumerate(kinds) if other == kind]
+        numbers += which
+        parts.append(function(which))
+    return np.concatenate(parts)[np.argsort(numbers)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cns_jax.core.rng import check_seed
 from cns_jax.core.settings import require
 from cns_jax.engine.judging import load_judge
 from cns_jax.engine.report.sheets import tile
@@ -40,6 +41,7 @@ class ControlRequest:
 
     def __post_init__(self) -> None:
         require(self.num > 0, f"num={self.num} must be positive")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from cns_jax.core.files import replacing
+from cns_jax.core.rng import check_seed
 from cns_jax.core.settings import require
 from cns_jax.core.types import Concept
 from cns_jax.data.images import open_image
@@ -60,6 +61,7 @@ class EvaluationRequest:
 
     def __post_init__(self) -> None:
         require(self.num > 0, f"num={self.num} must be positive")
+        check_seed(self.seed)
         require(self.stages in ("all", "ends"), f"stages={self.stages!r} must be 'all' or 'ends'")
 
 

@@ -1,66 +1,48 @@
-"""Pictures from a finished or running training run, with the weights of any of its stages."""
+"""Pictures from a training run with the weights of any of its stages, or from a checkpoint."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
-
+from cns_jax import __version__
 from cns_jax.core.reading import read_text
+from cns_jax.core.rng import SEEDS
 from cns_jax.core.settings import require
+from cns_jax.engine.naming import Numbered, slug
+from cns_jax.engine.opened import open_for
+from cns_jax.engine.picture_text import png
 from cns_jax.engine.report.sheets import tile
-from cns_jax.engine.settings import SampleSettings
-from cns_jax.engine.stages import Stages
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asks for; empty strings, 0 steps and a negative guidance mean the run's own settings."""
-
-    run: str
-    prompts: tuple[str, ...] = ()
-    prompts_file: str = ""
-    negative_prompt: str = ""
-    num: int = 4
-    seed: int = 0
-    sampler: str = ""
-    steps: int = 0
-    guidance_scale: float = -1.0
-    after: str = ""
-    out: str = ""
-
-
-def sampling(request: Request, settings: SampleSettings) -> SampleSettings:
-    """The run's sampling settings with what the request changes."""
-    changes: dict[str, Any] = {"negative_prompt": request.negative_prompt or settings.negative_prompt}
-    if request.sampler:
-        changes["sampler"] = request.sampler
-    if request.steps:
-        changes["steps"] = request.steps
-    if request.guidance_scale >= 0:
-        changes["guidance_scale"] = request.guidance_scale
-    return dataclasses.replace(settings, **changes)
+from cns_jax.engine.request import Request
 
 
 def generate(request: Request) -> Path:
-    """Write one PNG a picture and a grid (a row a prompt); returns the grid's path."""
+    """Write one PNG a picture and a grid (a row a prompt), each of which says how it was made; returns the grid's path.
+
+    Raises SettingsError, WeightsMismatch, TokenError or PictureError.
+    """
     wanted = _prompts(request)
-    stages = Stages.open(request.run, request.after)
+    opened = open_for(request)
+    generator, settings = opened.generator, request.sampling(opened.sample)
     prompts = [p for p in wanted for _ in range(request.num)]
-    seeds = [request.seed + i for _ in wanted for i in range(request.num)]
-    settings = sampling(request, stages.learned.settings.sample)
-    images = stages.images(stages.last, prompts, seeds, settings)
-    out = Path(request.out or Path(request.run) / "generated").expanduser()
-    out.mkdir(parents=True, exist_ok=True)
-    for image, prompt, seed in zip(images, prompts, seeds, strict=True):
-        Image.fromarray(image).save(out / f"{_slug(prompt)}_{seed}.png")
-    grid = out / f"grid_{_slug(wanted[0])}_{request.seed}.png"
-    Image.fromarray(tile(list(images), request.num)).save(grid)
-    return grid
+    seeds = [(request.seed + i) % SEEDS for _ in wanted for i in range(request.num)]
+    images = generator.images(opened.params, opened.rows_rd, prompts, seeds, settings, request.prompt_syntax)
+    files = Numbered(Path(request.out).expanduser() if request.out else opened.out, request.overwrite)
+    made = {
+        "sampler": generator.sampler_of(settings),
+        "steps": settings.steps,
+        "guidance_scale": settings.guidance_scale,
+        "negative_prompt": settings.negative_prompt,
+        "prompt_syntax": request.prompt_syntax,
+        "clip_skip": request.clip_skip,
+        "width": generator.size[1],
+        "height": generator.size[0],
+        **opened.about,
+        "version": __version__,
+    }
+    told = [{"prompt": prompt, "seed": seed, **made} for prompt, seed in zip(prompts, seeds, strict=True)]
+    for image, of_it in zip(images, told, strict=True):
+        files.write(slug(of_it["prompt"]), png(image, of_it))
+    return files.write(f"grid_{slug(wanted[0])}", png(tile(list(images), request.num), told[0]))
 
 
 def _prompts(request: Request) -> tuple[str, ...]:
@@ -76,7 +58,3 @@ def read_prompts(name: str) -> list[str]:
     file = Path(name).expanduser()
     require(file.is_file(), f"prompts_file={name!r}: there is no such file")
     return [line.strip() for line in read_text(file).splitlines() if line.strip()]
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:60]

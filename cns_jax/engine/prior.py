@@ -51,10 +51,18 @@ def compile_priors(studio: Studio, parts: Sequence[Part], sample: SampleSettings
 
 
 def prior_latents(studio: Studio, part: Part, sample: SampleSettings, folder: Path) -> np.ndarray:
-    """Scaled latents (n, h, w, c) of the part's pictures by the base model, kept in `folder` and shared by concepts."""
+    """Scaled latents (n, h, w, c) of the part's pictures by the base model, kept in `folder` and shared by concepts.
+
+    Raises PictureError if they are not finite, and keeps nothing then; what an earlier version kept so is made again.
+    """
+    file = _file(studio, part, sample, folder)
 
     def sampled() -> np.ndarray:
         title = f"prior images of {part.name}"
         return studio.generator.latents(studio.params, studio.no_rows, part.prompts, part.seeds, sample, title)
 
-    return kept_array(_file(studio, part, sample, folder), "latents", sampled)
+    kept = kept_array(file, "latents", sampled)
+    if np.isfinite(kept).all():
+        return kept
+    file.unlink()
+    return kept_array(file, "latents", sampled)

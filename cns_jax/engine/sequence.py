@@ -8,12 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.core.mesh import replicate
-from cns_jax.core.rng import stream
+from cns_jax.core.rng import key_of, stream
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.tree import fingerprint
 from cns_jax.core.types import Concept, ConceptData, Frozen, TrainState
@@ -89,7 +88,7 @@ class TrainingRun:
         self.method: CNS = settings.method
         self.ledger = Ledger(self.directory)
         self.base_kernels = fingerprint(cross_attention_kernels(studio.params["unet"]))
-        self.key = jax.random.key(settings.seed)
+        self.key = key_of(settings.seed)
         self.showing = Showing(self.directory, settings, studio)
 
     def spec(self, steps: int) -> StepSpec:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cns_jax.core.rng import check_seed
 from cns_jax.core.settings import require
 from cns_jax.diffusion.samplers import SAMPLERS
 from cns_jax.methods import METHODS
@@ -134,13 +135,13 @@ class ReportSettings:
 class RunSettings:
     """One run.
 
-    model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub; variant, tokenizer and
-    prediction_type: see `Address`. compute: the dtype of frozen weights and activations (auto: bfloat16 on GPU and
-    TPU, float32 on a CPU); what is trained is float32 always. data_root: a folder with one sub-folder a concept, or
-    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found). said: what
-    the flag --concept says of some of them, which goes before all else. after: the
-    folder of a finished run of the same model, whose concepts this one knows from its start. reserved_rows: token rows
-    from the start; more concepts reserve more by themselves, and then the step is compiled once more.
+    model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub; variant, tokenizer,
+    prediction_type and vae (a VAE instead of the model's own): see `Address`. compute: the dtype of frozen weights and
+    activations (auto: bfloat16 on GPU and TPU, float32 on a CPU); what is trained is float32 always. data_root: a
+    folder with one sub-folder a concept, or "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in
+    which order (empty: all found). said: what the flag --concept says of some of them, which goes before all else.
+    after: the folder of a finished run of the same model, whose concepts this one knows from its start. reserved_rows:
+    token rows from the start; more concepts reserve more by themselves, and then the step is compiled once more.
     """
 
     name: str
@@ -149,6 +150,7 @@ class RunSettings:
     variant: str = ""
     tokenizer: str = ""
     prediction_type: Literal["", "epsilon", "v_prediction"] = ""
+    vae: str = ""
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
     run: str = ""
     after: str = ""
@@ -167,6 +169,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         require(self.method_name in METHODS, f"method_name={self.method_name!r}; known: {', '.join(METHODS)}")
+        check_seed(self.seed)
         require(self.resolution % 8 == 0, f"resolution={self.resolution} must be a multiple of 8")
         require(
             bool(self.model), "model is empty; give 'miniature', a diffusers folder, a .safetensors file or a hub id"
@@ -177,10 +180,10 @@ class RunSettings:
                 f"concepts: {concept.name} has steps={concept.steps}, which must be a multiple of "
                 f"train.steps_per_call={self.train.steps_per_call}",
             )
-        if self.model != "miniature" and os.path.exists(
-            self.address.model
-        ):  # so that the run can be opened from anywhere
-            object.__setattr__(self, "model", os.path.abspath(self.address.model))
+        for name in ("model", "vae"):  # so that the run can be opened from anywhere
+            path = getattr(self.address, name)
+            if path != "miniature" and os.path.exists(path):
+                object.__setattr__(self, name, os.path.abspath(path))
         require(bool(self.data_root), "data_root is empty; give a folder with one sub-folder of images a concept")
 
     @property
@@ -196,7 +199,7 @@ class RunSettings:
     @property
     def address(self) -> Address:
         """Where the model is."""
-        return Address(self.model, self.variant, self.tokenizer, self.prediction_type)
+        return Address(self.model, self.variant, self.tokenizer, self.prediction_type, self.vae)
 
     @property
     def directory(self) -> str:

@@ -21,12 +21,13 @@ from cns_jax.core.compiling import jit
 from cns_jax.core.mesh import make_mesh, place
 from cns_jax.core.tree import Tree
 from cns_jax.diffusion.schedule import Schedule, ScheduleError, sampler_of_config
-from cns_jax.engine.sampling import Generator
+from cns_jax.engine.generator import Generator
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.neurons.score import is_cross_attention_kernel
 from cns_jax.nn.model import Model
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
+from cns_jax.weights.external_vae import with_vae
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.locate import Address, open_source
 from cns_jax.weights.pipeline import Source
@@ -43,11 +44,15 @@ def miniature_folder() -> Path:
 
 
 def find_source(address: Address) -> Source:
-    """The checkpoint at `address`, or the shipped one if its model is "miniature".
+    """The checkpoint at `address`, or the shipped one if its model is "miniature"; so may be the tokenizer.
 
     Raises WeightsMismatch, also if tokenizer and text encoder differ in size: ids of concepts would miss their rows.
     """
+    if address.tokenizer == MINIATURE:  # of single files that were exported from it
+        address = dataclasses.replace(address, tokenizer=str(miniature_folder() / "tokenizer"))
     source = read_folder(miniature_folder()) if address.model == MINIATURE else open_source(address)
+    if address.vae:
+        source = with_vae(source, address.vae)
     ids, rows = load_tokenizer(source.tokenizer).size, source.model.text_encoder.vocab_size
     if ids != rows:
         raise WeightsMismatch(
@@ -133,7 +138,8 @@ class Studio:
     @property
     def generator(self) -> Generator:
         """Generation with this model."""
-        return Generator(self.model, self.schedule, self.vocabulary, self.resolution, self.sampler, self.mesh)
+        size = (self.resolution, self.resolution)
+        return Generator(self.model, self.schedule, self.vocabulary, size, self.sampler, self.mesh)
 
     @property
     def no_rows(self) -> jax.Array:

@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from cns_jax.core.rng import check_seed
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.types import SUBJECT, Concept
 from cns_jax.data.images import open_image
 from cns_jax.data.pictures import read_pictures
 from cns_jax.data.prompts import sample_prompts
-from cns_jax.engine.generate import Request, read_prompts, sampling
+from cns_jax.engine.generate import read_prompts
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.pages import data_url, template
+from cns_jax.engine.request import sampling
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.engine.stages import Stages
 from cns_jax.text.vocabulary import CONCEPT_TOKEN
@@ -59,8 +61,9 @@ class StudyRequest:
 
     def __post_init__(self) -> None:
         require(len(self.runs) > 1, f"a study compares two runs or more; --runs names {len(self.runs)}")
-        for name, least in (("num", 1), ("singles", 0), ("pairs", 0), ("side", 64), ("seed", 0)):
+        for name, least in (("num", 1), ("singles", 0), ("pairs", 0), ("side", 64)):
             require(getattr(self, name) >= least, f"{name}={getattr(self, name)} must be at least {least}")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,7 @@ def _one_sampling(request: StudyRequest, runs: Mapping[str, Learned]) -> SampleS
             log.warning("%s and %s started from different models: equal seeds do not give like pictures", first, name)
         if learned.settings.sample != chief.settings.sample:
             log.warning("%s has other sampling settings; all pictures are made with those of %s", name, first)
-    changes = Request("", sampler=request.sampler, steps=request.steps, guidance_scale=request.guidance_scale)
-    return sampling(changes, chief.settings.sample)
+    return sampling(chief.settings.sample, request.sampler, request.steps, request.guidance_scale)
 
 
 def tokens_of(prompt: str) -> list[str]:

@@ -160,7 +160,7 @@ class Vocabulary:
                 raise UnknownTokenError(f"unknown token {name} in {text!r}; known tokens: {self._known()}")
 
     def _known(self) -> str:
-        return ", ".join(self.tokens) or "none"
+        return ", ".join((*bpe_tables(self.tokenizer)[2], *self.tokens)) or "none"
 
 
 def _letter_start(text: str, at: int) -> int:

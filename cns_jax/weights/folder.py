@@ -70,7 +70,7 @@ def read_folder(directory: str | Path, variant: str = "", prediction_type: str =
     scheduler = read_json(root / "scheduler" / "scheduler_config.json")
     if prediction_type:
         scheduler["prediction_type"] = prediction_type
-    parts = {part: _part(root / part, name, variant) for part, name in WEIGHT_FILES.items()}
+    parts = {part: read_component(root / part, name, variant) for part, name in WEIGHT_FILES.items()}
     if variant and not any(f".{variant}." in part.file.name for part in parts.values()):
         raise WeightsMismatch(f"{root}: no part has the variant {variant!r}; leave variant empty for the plain files")
     text = parts["text_encoder"]
@@ -78,7 +78,7 @@ def read_folder(directory: str | Path, variant: str = "", prediction_type: str =
     return Source(model, parts, Schedule.from_config(scheduler), root / "tokenizer", scheduler, configs)
 
 
-def _part(folder: Path, name: str, variant: str) -> Part:
+def read_component(folder: Path, name: str, variant: str = "") -> Part:
     """The tensors of one part, from one file or from the shards of an index."""
     file = weight_file(folder, name, variant)
     if file.suffix != ".json":

@@ -15,7 +15,7 @@ from cns_jax.weights.pipeline import Source
 from cns_jax.weights.single_file import read_single_file
 from cns_jax.weights.tensors import WeightsMismatch
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _CLIP, _SECOND = "openai/clip-vit-large-patch14", "stabilityai/stable-diffusion-2-1"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
 
@@ -26,16 +26,18 @@ class Address:
 
     model: a diffusers folder, a .safetensors file, or "owner/name" on the hub. variant: of the weight files
     ("fp16"). tokenizer: a CLIP tokenizer folder or a hub repository, for single files, which hold none.
-    prediction_type: "epsilon" or "v_prediction", where the checkpoint does not say it right.
+    prediction_type: "epsilon" or "v_prediction", where the checkpoint does not say it right. vae: another VAE (see
+    `with_vae`; empty: the checkpoint's own).
     """
 
     model: str
     variant: str = ""
     tokenizer: str = ""
     prediction_type: str = ""
+    vae: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("model", "tokenizer"):
+        for name in ("model", "tokenizer", "vae"):
             object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
 
 
@@ -57,7 +59,7 @@ def open_source(address: Address) -> Source:
         if path.suffix in PICKLES:
             refuse_pickle(path)
         raise WeightsMismatch(f"model={address.model!r} is neither a diffusers folder nor a .safetensors file")
-    if not _HUB_ID.fullmatch(address.model):
+    if not HUB_ID.fullmatch(address.model):
         raise WeightsMismatch(
             f"model={address.model!r} does not exist; give 'miniature', a diffusers folder, a .safetensors file, or "
             "owner/name of a repository on the Hugging Face hub"
@@ -137,7 +139,7 @@ def _tokenizer(file: Path, given: str, usual: str) -> Path:
     if folder.is_dir():
         return folder
     repository = given or usual
-    if not _HUB_ID.fullmatch(repository):
+    if not HUB_ID.fullmatch(repository):
         raise WeightsMismatch(f"tokenizer={given!r} is not a folder; give one with vocab.json and merges.txt")
     try:
         found = download(repository, [*_TOKENIZER_FILES, *(f"tokenizer/{name}" for name in _TOKENIZER_FILES)])

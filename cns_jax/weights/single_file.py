@@ -71,7 +71,7 @@ def read_single_file(file: Path, tokenizer: Path, prediction_type: str = "") -> 
         )
     model, schedule, scheduler = _described(file, stored, metadata, prediction_type)
     shapes = shapes_of(model.init, jax.random.key(0))
-    parts = {part: _part(file, part, stored, model, shapes[part]) for part in PARTS}
+    parts = {part: read_part(file, part, stored, model, shapes[part]) for part in PARTS}
     return Source(model, parts, schedule, tokenizer, scheduler)
 
 
@@ -109,7 +109,8 @@ def _described(
     return models[width], Schedule(prediction_type=kind), {}
 
 
-def _part(file: Path, part: str, stored: Mapping[str, Stored], model: Model, shapes: Any) -> Part:
+def read_part(file: Path, part: str, stored: Mapping[str, Stored], model: Model, shapes: Any) -> Part:
+    """The tensors of one part, under diffusers' names. shapes: its parameters as ShapeDtypeStructs."""
     prefix = PREFIX[part]
     mine = {k: v for k, v in stored.items() if k.startswith(prefix) and not _IGNORED.fullmatch(k)}
     # NovelAI's layout, which many merges have

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cns_jax.core.batches import in_batches
+from cns_jax.core.batches import by_kind, in_batches
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 8])
@@ -28,3 +28,15 @@ def test_no_more_rows_than_a_batch_at_a_time() -> None:
 def test_no_rows_are_an_error() -> None:
     with pytest.raises(ValueError, match="no rows"):
         in_batches(np.asarray, 4, np.zeros((0, 2)))
+
+
+def test_kinds_are_put_through_apart_and_come_back_in_order() -> None:
+    seen = []
+
+    def rows(which: list[int]) -> np.ndarray:
+        seen.append(which)
+        return np.asarray(which)[:, None] * 10
+
+    np.testing.assert_array_equal(by_kind("abacb", rows)[:, 0], [0, 10, 20, 30, 40])
+    assert seen == [[0, 2], [1, 4], [3]]
+    np.testing.assert_array_equal(by_kind("aa", rows)[:, 0], [0, 10])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,13 @@ import pytest
 from PIL import Image
 from tiny_runs import call
 
+from cns_jax import __version__
 from cns_jax.core.settings import SettingsError
-from cns_jax.engine.generate import Request, generate
+from cns_jax.core.tree import flatten
+from cns_jax.engine.generate import generate
+from cns_jax.engine.request import Request
 from cns_jax.engine.stages import Stages
+from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.text.vocabulary import UnknownTokenError
 
 PROMPT = "a photo of a <tiger_cat> cat"
@@ -51,7 +56,10 @@ def test_a_seed_is_a_picture_whatever_its_batch(request_: Request, tmp_path: Pat
         {"steps": 3},
         {"guidance_scale": 1.0},
         {"after": "tiger_cat"},
+        {"strength": 0.5},
+        {"clip_skip": 2},
         {"prompts": ("a photo of a <spotted_dog> dog",)},
+        {"prompts": ("a photo of a (<tiger_cat> cat:1.6)",)},
         {"seed": 9},
     ],
 )
@@ -59,6 +67,59 @@ def test_every_choice_matters(request_: Request, tmp_path: Path, change: dict) -
     generate(request_)
     generate(dataclasses.replace(request_, out=str(tmp_path / "other"), **change))
     assert any((a != b).any() for a, b in zip(pictures(tmp_path / "out"), pictures(tmp_path / "other"), strict=True))
+
+
+def test_nothing_is_overwritten(request_: Request, tmp_path: Path) -> None:
+    """Neither by another sampler, nor by prompts of the same letters, nor by the same request again."""
+    out = tmp_path / "out"
+    for change in ({}, {}, {"steps": 3}, {"prompts": ("a photo of a tiger cat cat",)}):
+        generate(dataclasses.replace(request_, num=1, **change))
+    assert len(pictures(out)) == 4 and len(list(out.glob("grid_*"))) == 4
+    generate(dataclasses.replace(request_, num=1, seed=5, overwrite=True))
+    assert len(list(out.iterdir())) == 8
+    assert Image.open(out / "a_photo_of_a_tiger_cat_cat_00000.png").text["parameters"].count("Seed: 5,") == 1
+
+
+def test_pictures_say_how_they_were_made(request_: Request) -> None:
+    change = {"num": 1, "seed": 2**64 - 1, "sampler": "auto", "negative_prompt": "猫", "after": "spotted_dog"}
+    grid = generate(dataclasses.replace(request_, **change))
+    assert json.loads(Image.open(grid).text["cns_jax"]) == {
+        "prompt": PROMPT, "seed": 2**64 - 1, "sampler": "ddim", "steps": 2, "guidance_scale": 7.5,
+        "negative_prompt": "猫", "prompt_syntax": "a1111", "clip_skip": 1, "width": 16, "height": 16, "model": "tiny",
+        "base_model": "tiny", "run": "whole", "concept": "spotted_dog", "strength": 1.0, "version": __version__,
+    }  # fmt: skip
+
+
+def test_seeds_count_on_beyond_32_and_64_bits(request_: Request, tmp_path: Path) -> None:
+    generate(dataclasses.replace(request_, num=2, seed=2**32 - 1))
+    generate(dataclasses.replace(request_, num=1, seed=2**32 - 1, out=str(tmp_path / "narrow")))
+    generate(dataclasses.replace(request_, num=2, seed=2**64 - 1, out=str(tmp_path / "last")))
+    generate(dataclasses.replace(request_, num=1, seed=0, out=str(tmp_path / "first")))
+    over, narrow, last, first = (pictures(tmp_path / name) for name in ("out", "narrow", "last", "first"))
+    np.testing.assert_array_equal(over[0], narrow[0])
+    np.testing.assert_array_equal(last[1], first[0])
+    assert (over[1] != first[0]).any()  # the upper half counts
+
+
+def test_strength(trained, request_: Request) -> None:
+    stages = Stages.open(str(trained["folder"]))
+    base, whole, half = (cross_attention_kernels(stages.at(3, s)[0]["unet"]) for s in (0.0, 1.0, 0.5))
+    start, taught = cross_attention_kernels(stages.studio.params["unet"]), stages.learned.snapshot(base).kernels
+    for name, kernel in flatten(half).items():
+        np.testing.assert_array_equal(flatten(base)[name], flatten(start)[name])
+        np.testing.assert_array_equal(flatten(whole)[name], flatten(taught)[name])
+        np.testing.assert_allclose(kernel, (flatten(base)[name] + flatten(whole)[name]) / 2, rtol=1e-5, atol=1e-7)
+
+
+def test_pictures_that_are_not_square(request_: Request) -> None:
+    grid = generate(dataclasses.replace(request_, num=2, width=24, height=8))
+    assert all(image.shape == (8, 24, 3) for image in pictures(Path(request_.out)))
+    assert Image.open(grid).size == (48, 8) and "Size: 24x8" in Image.open(grid).text["parameters"]
+
+
+def test_more_layers_than_there_are_cannot_be_skipped(request_: Request) -> None:
+    with pytest.raises(SettingsError, match="clip_skip=3: the text encoder has 2 layers"):
+        generate(dataclasses.replace(request_, clip_skip=3))
 
 
 def test_unknown_token_lists_the_known(request_: Request) -> None:
@@ -87,3 +148,5 @@ def test_command(trained, tmp_path: Path) -> None:
     assert len(list((tmp_path / "o").iterdir())) == 3
     bad = call("generate", f"--run={trained['folder']}", "--prompt=a <cta> cat")
     assert bad.returncode == 1 and bad.stderr.strip().splitlines()[-1].startswith("error: ")
+    both = call("generate", f"--run={trained['folder']}", "--model=miniature", "--prompt=a cat")
+    assert both.returncode == 1 and both.stderr.startswith("error: give either --run"), both.stderr
