@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cns_jax.core.tree import flatten
-from cns_jax.weights.layout import file_key, to_file
+from cns_jax.weights.layout import to_file
+from cns_jax.weights.low_rank import lora_module
 
 
 def difference_tensors(base: Mapping[str, Any], kernels: Mapping[str, Any], dtype: Any) -> dict[str, np.ndarray]:
@@ -19,8 +20,7 @@ def difference_tensors(base: Mapping[str, Any], kernels: Mapping[str, Any], dtyp
     """
     before, out = flatten(base), {}
     for name, kernel in flatten(kernels).items():
-        module = file_key(name).removesuffix(".weight").replace(".", "_")
-        out[f"lora_unet_{module}.diff"] = to_file(name, np.asarray(kernel) - np.asarray(before[name])).astype(dtype)
+        out[f"{lora_module(name)}.diff"] = to_file(name, np.asarray(kernel) - np.asarray(before[name])).astype(dtype)
     return out
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from cns_jax.core.files import save_tensors
 from cns_jax.core.platform import shapes_of
 from cns_jax.core.tree import flatten
 from cns_jax.diffusion.schedule import Schedule
@@ -24,7 +25,7 @@ from cns_jax.nn.vae import VAEConfig
 from cns_jax.weights.layout import file_key, tensors
 from cns_jax.weights.original import PREFIX, QKV, original_names
 from cns_jax.weights.pipeline import Part, Pipeline, Source
-from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file, write_tensors
+from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ def write_single_file(file: Path, pipeline: Pipeline, dtype: Any, metadata: Mapp
             out[name] = np.concatenate([out[name], tensor]) if name in out else tensor
     described = {part: config_dict(getattr(model, part)) for part in PARTS}
     described["scheduler"] = dict(pipeline.scheduler) or pipeline.schedule.to_config()
-    return write_tensors(file, out, {"format": "pt", **metadata, _CONFIG: json.dumps(described)})
+    return save_tensors(file, out, {"format": "pt", **metadata, _CONFIG: json.dumps(described)})
 
 
 def _stacking_order(key: str) -> tuple[str, int]:

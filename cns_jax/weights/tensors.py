@@ -6,7 +6,7 @@ A mapping kept open would count every page read so far as memory: twice the weig
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,6 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
-
-from cns_jax.core.files import replacing
 
 _MAPPED = 2**23  # numbers that are read by one opening of a file
 
@@ -84,13 +81,6 @@ def index_file(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
             )
         stored = {key: Stored(file, key, tuple(tensor.get_shape())) for key, tensor in slices.items()}
         return stored, dict(opened.metadata() or {})
-
-
-def write_tensors(file: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Path:
-    """A safetensors file, complete or not at all."""
-    with replacing(file) as temporary:
-        save_file({k: np.asarray(v, order="C") for k, v in tensors.items()}, temporary, dict(metadata))
-    return file
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from tiny_runs import CONCEPTS, call
 
 from cns_jax.core.settings import SettingsError
 from cns_jax.core.tree import flatten
-from cns_jax.engine.export import FORMATS, ExportRequest, export
+from cns_jax.engine.export import ExportRequest, export
+from cns_jax.engine.export.exporter import KINDS
+from cns_jax.engine.export.formats import FORMATS
 from cns_jax.engine.learned import Learned, kernels_of
 from cns_jax.export import _FORMATS
 from cns_jax.neurons.score import cross_attention_kernels
@@ -35,7 +37,7 @@ def merged_of(trained) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf) for name, leaf in flatten(snapshot.kernels).items()}
 
 
-def run(trained, tmp_path: Path, format_: str, **rest: str) -> list[Path]:
+def run(trained, tmp_path: Path, format_: str, **rest) -> list[Path]:
     return export(ExportRequest(str(trained["folder"]), format_, str(tmp_path / format_), **rest))[0]
 
 
@@ -88,7 +90,9 @@ def test_lora_is_the_difference(trained, tmp_path: Path) -> None:
         key = name.replace(".kernel", ".weight")
         np.testing.assert_allclose(weights[key], kernel.T, atol=5e-5)  # half a unit of float16 near 0.1
         assert key in keys.values()
-    bundled = {k: v for k, v in tensors.items() if k.startswith("bundle_emb.")}
+    assert len(diffs) == len(tensors)  # InvokeAI and diffusers refuse a file that holds anything else
+    both = load_file(run(trained, tmp_path / "both", "lora", bundle_embeddings=True)[0])
+    bundled = both.keys() - diffs.keys()
     assert sorted(bundled) == sorted(f"bundle_emb.{word}.string_to_param.*" for word in WORDS)
     assert len(embeddings) == 3 and metadata(file)["modelspec.architecture"].endswith("/lora")
     exact = load_file(run(trained, tmp_path / "exact", "lora", dtype="float32")[0])
@@ -197,4 +201,4 @@ def test_the_command(trained, tmp_path: Path, format_: str) -> None:
 
 
 def test_the_command_offers_every_format() -> None:
-    assert tuple(FORMATS) == _FORMATS
+    assert tuple(FORMATS) == tuple(KINDS) == _FORMATS
