@@ -11,8 +11,8 @@ _RUN = flags.DEFINE_string("run", None, "folder of a training run", required=Tru
 _FORMAT = flags.DEFINE_enum(
     "format", None, _FORMATS,
     "diffusers: a pipeline folder; single-file: one checkpoint and embeddings; lora: the difference of the K/V weights "
-    "for ComfyUI, A1111 and InvokeAI, with --rank for diffusers, too; custom-diffusion: attention processors for diffusers; textual-inversion: the embeddings "
-    "alone; patch: a small file a concept for python -m cns_jax.patch",
+    "for ComfyUI, A1111 and InvokeAI, with --rank for diffusers, too; custom-diffusion: attention processors for "
+    "diffusers; textual-inversion: the embeddings alone; patch: a small file a concept for python -m cns_jax.patch",
     required=True,
 )  # fmt: skip
 _OUT = flags.DEFINE_string("out", "", "folder to write to (default: RUN/export/FORMAT)")
@@ -25,9 +25,7 @@ _DTYPE = flags.DEFINE_enum(
 )
 _STRENGTH = flags.DEFINE_float("strength", 1.0, "how much of the change to take: W_0 + strength (W - W_0)")
 _RANK = flags.DEFINE_integer("rank", 0, "lora: of an ordinary low-rank LoRA, which every tool reads (0: the exact one)")
-_BUNDLE = flags.DEFINE_bool(
-    "bundle_embeddings", False, "lora: the embeddings inside the file, as only A1111 reads them"
-)
+_BUNDLE = flags.DEFINE_bool("bundle_embeddings", False, "lora: the embeddings inside, as A1111 alone reads them")
 _LICENSE = flags.DEFINE_string("license", "", "licence note for the files' metadata")
 
 

@@ -112,9 +112,10 @@ def write_pipeline(
 ) -> Path:
     """Write a folder that diffusers' StableDiffusionPipeline.from_pretrained opens; returns its path.
 
-    dtype: of the tensors, which the configurations then say. write_tokenizer: fills the tokenizer folder (default: a copy of the pipeline's). add:
-    writes what else belongs into the folder. The folder is complete or absent: it is built beside its place and
-    renamed. A folder that is there already is replaced if all in it is of an earlier model of ours, or named by
+    dtype: of the tensors, which the configurations then say. write_tokenizer: fills the tokenizer folder (default: a
+    copy of the pipeline's). add: writes what else belongs into the folder. The folder is complete or absent: it is
+    built beside its place and renamed. A folder that is there already is replaced if all in it is of an earlier model
+    of ours, or named by
     `replaces`; else it is refused (WeightsMismatch).
     """
     root = Path(directory).expanduser().absolute()

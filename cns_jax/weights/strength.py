@@ -10,7 +10,7 @@ import numpy as np
 from cns_jax.core.tree import Tree, flatten, like
 
 
-def scaled_kernels(base: Mapping[str, Any], kernels: Mapping[str, Any], strength: float) -> Tree:
+def scaled_kernels(base: Mapping[str, Any], kernels: Tree, strength: float) -> Tree:
     """base + strength * (kernels - base), float32, leaf by leaf; at strength 1 `kernels` itself, to the bit.
 
     base, kernels: the cross-attention K/V kernels before and after, of one structure and shape. A negative strength

@@ -61,7 +61,7 @@ class ExportRequest:
         require(self.dtype in ("", *DTYPES), f"dtype={self.dtype!r}; known: {', '.join(DTYPES)}")
         require(
             math.isfinite(self.strength),
-            f"strength={self.strength} is no number to scale weights by; give one like 0.8",
+            f"strength={self.strength} cannot scale weights; give one like 0.8",
         )
         reason = _ONE_STRENGTH.get(self.format, "")
         require(

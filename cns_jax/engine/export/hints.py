@@ -14,9 +14,9 @@ from cns_jax.engine.studio import MINIATURE, miniature_folder
 PYTHON = "with diffusers, in Python:\n"  # what stands behind it runs as it is
 _DRAW = "pipe({prompt!r}).images[0].save({picture!r})"
 _PLACES = (
-    "put {file} into {comfyui} (ComfyUI) or {a1111} (A1111), or install it in InvokeAI's model manager; embeddings/* go "
-    "into models/embeddings (ComfyUI) or embeddings (A1111), or are installed like it (InvokeAI); prompts take {words} "
-    "(ComfyUI: embedding:{first}; InvokeAI: <{first}>)"
+    "put {file} into {comfyui} (ComfyUI) or {a1111} (A1111), or install it in InvokeAI's model manager; "
+    "embeddings/* go into models/embeddings (ComfyUI) or embeddings (A1111), or are installed like it (InvokeAI); "
+    "prompts take {words} (ComfyUI: embedding:{first}; InvokeAI: <{first}>)"
 )
 
 
@@ -68,6 +68,7 @@ def _base(export: Exporter) -> str:
 
 
 def _dtype(name: str) -> str:
+    # every diffusers takes this name; releases from 2025 on know a shorter one, which older ones pass over
     return f"torch_dtype=torch.{name}"
 
 

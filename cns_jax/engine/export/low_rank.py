@@ -1,4 +1,4 @@
-"""What a low rank costs: the share of the change that it keeps, and how wrong K and V become on the concepts' prompts."""
+"""What a low rank costs: the share of the change that it keeps, and how wrong K and V are on concepts' prompts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.low_rank import approximated
 
-_TINY = np.finfo(np.float32).tiny
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def cost(
     base: Mapping[str, Any], kernels: Mapping[str, Any], found: Mapping[str, np.ndarray], text_nd: np.ndarray
 ) -> Cost:
     """base, kernels: K/V kernels before and after; found: dotted name -> kernel of low rank; text_nd: hidden states."""
-    before, lost, whole, errors, changes = flatten(base), [], [], [], []
+    before = flatten(base)
+    lost, whole, errors, changes = list[float](), list[float](), list[float](), list[float]()
     for name, kernel in flatten(kernels).items():
         kernel = np.asarray(kernel)
         error, change = found[name] - kernel, np.asarray(before[name]) - kernel
@@ -58,7 +59,7 @@ def cost(
         size = max(float(np.linalg.norm(text_nd @ kernel)), _TINY)
         errors.append(float(np.linalg.norm(text_nd @ error)) / size)
         changes.append(float(np.linalg.norm(text_nd @ change)) / size)
-    kept = [1 - a / b for a, b in zip(lost, whole, strict=True) if b] or [1.0]  # nothing was taught: nothing is lost
+    kept = [1 - a / b for a, b in zip(lost, whole, strict=True) if b] or [1.0]  # nothing taught, nothing lost
     return Cost(1 - sum(lost) / (sum(whole) or 1), min(kept), max(errors), max(changes))
 
 
