@@ -34,6 +34,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "pillow>=11",
+        "pyyaml>=6.0",  # the configuration beside a single checkpoint file
         "safetensors>=0.8",
         "scipy>=1.13",
         "tensorboardX>=2.6.4",
@@ -51,6 +52,7 @@ setup(
         "test": [
             "diffusers==0.42.*",
             "mypy>=1.18",
+            "peft>=0.18",  # diffusers loads LoRA files with it
             "pytest>=8.4",
             "pytest-xdist>=3.6",
             "ruff>=0.14",

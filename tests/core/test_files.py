@@ -13,7 +13,6 @@ import pytest
 from safetensors import SafetensorError
 
 from cns_jax.core import files
-
 from cns_jax.core.files import copy_folder, replacing, save_tensors
 
 
