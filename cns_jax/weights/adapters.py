@@ -48,5 +48,6 @@ def custom_diffusion_tensors(unet_keys: Iterable[str], kernels: Mapping[str, Any
 
 
 def embedding_tensors(token: str, row_d: np.ndarray, dtype: Any) -> dict[str, np.ndarray]:
-    """One token's embedding (1, d) under its own name; diffusers, ComfyUI and A1111 take the only tensor of a file."""
-    return {token: np.asarray(row_d)[None].astype(dtype)}
+    """One token's embedding (d,) under its own name; diffusers, ComfyUI, A1111 and InvokeAI take the only tensor of a
+    file. InvokeAI tells SD-1.x from 2.x by its first axis, so it has no other."""
+    return {token: np.asarray(row_d).astype(dtype)}

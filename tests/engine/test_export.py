@@ -115,7 +115,7 @@ def test_embeddings(trained, tmp_path: Path) -> None:
     for i, file in enumerate(files):
         ((key, value),) = load_file(file).items()
         assert key == f"<{CONCEPTS[i]}>" and file.stem == WORDS[i]
-        np.testing.assert_array_equal(value, rows[i : i + 1])
+        np.testing.assert_array_equal(value, rows[i])
 
 
 def test_custom_diffusion_file(trained, tmp_path: Path) -> None:

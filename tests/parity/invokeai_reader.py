@@ -1,6 +1,8 @@
-"""InvokeAI's own loader on a LoRA file: the UNet that it patches, as a safetensors file.
+"""InvokeAI's own loader on a LoRA file: the UNet that it patches, as a safetensors file. Or what its model manager
+takes files for.
 
     python invokeai_reader.py LORA.safetensors BASE/unet OUT.safetensors
+    python invokeai_reader.py FILES
 
 Installing invokeai without its dependencies is enough for it, with torch, diffusers and these:
 
@@ -11,8 +13,10 @@ Installing invokeai without its dependencies is enough for it, with torch, diffu
 """
 
 import importlib.machinery
+import importlib.util
 import sys
 import types
+from pathlib import Path
 
 import diffusers  # noqa: F401  before the empty torchvision
 import torch
@@ -38,6 +42,7 @@ if importlib.util.find_spec("torchvision") is None:
         sys.modules[module.__name__] = module
 
 import invokeai.backend.model_manager.load  # noqa: E402,F401  first: the other order is a circular import
+from invokeai.backend.model_manager.configs.factory import ModelConfigFactory  # noqa: E402
 from invokeai.backend.model_manager.load.model_cache.torch_module_autocast.torch_module_autocast import (  # noqa: E402
     apply_custom_layers_to_model,
 )
@@ -45,6 +50,12 @@ from invokeai.backend.patches.layer_patcher import LayerPatcher  # noqa: E402
 from invokeai.backend.patches.lora_conversions.sd_lora_conversion_utils import (  # noqa: E402
     lora_model_from_sd_state_dict,
 )
+
+if not sys.argv[-2].endswith("unet"):
+    for name in sys.argv[1:]:
+        found = ModelConfigFactory.from_model_on_disk(Path(name)).config
+        print(found.base.value, found.type.value)
+    sys.exit()
 
 lora, base, out = sys.argv[1:]
 model = lora_model_from_sd_state_dict(load_file(lora))

@@ -14,12 +14,14 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_runs import finished
 
+from cns_jax.core.files import save_tensors
 from cns_jax.core.tree import flatten
 from cns_jax.engine.export import ExportRequest, export
 from cns_jax.neurons.score import cross_attention_kernels
+from cns_jax.weights.adapters import difference_tensors, embedding_tensors
 from cns_jax.weights.folder import WEIGHT_FILES, read_folder
 from cns_jax.weights.layout import file_key, to_file
-from cns_jax.weights.low_rank import approximated
+from cns_jax.weights.low_rank import approximated, low_rank_tensors
 
 READER = Path(__file__).with_name("invokeai_reader.py")
 if importlib.util.find_spec("invokeai") is None:
@@ -41,17 +43,17 @@ def exported(run: Path, out: Path, **request) -> Path:
     return export(ExportRequest(str(run), "lora", str(out), **request))[0][0]
 
 
-def patched(lora: Path, unet: Path, out: Path) -> subprocess.CompletedProcess[str]:
+def read(*arguments: Path) -> subprocess.CompletedProcess[str]:
     """InvokeAI in a process of its own, since it is given an empty torchvision."""
     path = os.pathsep.join(filter(None, sys.path))
-    command = [sys.executable, str(READER), str(lora), str(unet), str(out)]
+    command = [sys.executable, str(READER), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
 
 
 @pytest.mark.parametrize("request_", [{"rank": 5}, {}, {"strength": 0.5}], ids=["low rank", "exact", "half"])
 def test_it_adds_what_we_exported(run: Path, unet: Path, tmp_path: Path, request_: dict) -> None:
     lora = exported(run, tmp_path, dtype="float32", **request_)
-    done = patched(lora, unet, tmp_path / "patched.safetensors")
+    done = read(lora, unet, tmp_path / "patched.safetensors")
     assert done.returncode == 0, done.stderr[-2000:]
     found, before = load_file(tmp_path / "patched.safetensors"), load_file(unet / WEIGHT_FILES["unet"])
     if "rank" in request_:
@@ -68,5 +70,25 @@ def test_it_adds_what_we_exported(run: Path, unet: Path, tmp_path: Path, request
 
 def test_it_refuses_bundled_embeddings(run: Path, unet: Path, tmp_path: Path) -> None:
     """Why they are not in the file by default."""
-    done = patched(exported(run, tmp_path, bundle_embeddings=True), unet, tmp_path / "x.safetensors")
+    done = read(exported(run, tmp_path, bundle_embeddings=True), unet, tmp_path / "x.safetensors")
     assert done.returncode != 0 and "Unsupported lora format" in done.stderr
+
+
+@pytest.mark.parametrize(("width", "kind"), [(768, "sd-1"), (1024, "sd-2")])
+def test_its_model_manager_knows_the_files(tmp_path: Path, width: int, kind: str) -> None:
+    """Which it tells by the width of text features, so these are as wide as Stable Diffusion's."""
+    rng, attention = np.random.default_rng(0), "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
+    before, after = (
+        {f"{attention}.{name}.kernel": rng.normal(size=(width, 32)).astype(np.float32) for name in ("to_k", "to_v")}
+        for _ in range(2)
+    )
+    files = {
+        "exact": difference_tensors(before, after, np.float16),
+        "low": low_rank_tensors(before, after, 4, np.float16),
+        "embedding": embedding_tensors("<my_cat>", rng.normal(size=width), np.float16),
+    }
+    for name, tensors in files.items():
+        save_tensors(tmp_path / f"{name}.safetensors", tensors, {"format": "pt"})
+    done = read(*(tmp_path / f"{name}.safetensors" for name in files))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == [f"{kind} lora", f"{kind} lora", f"{kind} embedding"]
