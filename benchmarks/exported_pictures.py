@@ -27,7 +27,7 @@ from cns_jax.engine.start import start
 
 _RUN = flags.DEFINE_string("run", "runs/mini", "a finished run")
 _OUT = flags.DEFINE_string("out", "docs/export.jpg", "where to write")
-_SEED = flags.DEFINE_integer("seed", 0, "of the first prompt's noise; the next prompts take the next seeds")
+_SEED = flags.DEFINE_integer("seed", 60, "of the first prompt's noise; the next prompts take the next seeds")
 _PROMPTS = flags.DEFINE_multi_string(
     "prompt",
     [
