@@ -23,7 +23,7 @@ _DTYPE = flags.DEFINE_enum(
     ("", "float32", "float16", "bfloat16"),
     "of the numbers (default: float32 for diffusers and patch, else float16)",
 )
-_STRENGTH = flags.DEFINE_float("strength", 1.0, "how much of the change to take: W_0 + strength (W - W_0)")
+_STRENGTH = flags.DEFINE_float("strength", 1.0, "how much of the change to take, 0 to 2: W_0 + strength (W - W_0)")
 _RANK = flags.DEFINE_integer("rank", 0, "lora: of an ordinary low-rank LoRA, which every tool reads (0: the exact one)")
 _BUNDLE = flags.DEFINE_bool("bundle_embeddings", False, "lora: the embeddings inside, as A1111 alone reads them")
 _LICENSE = flags.DEFINE_string("license", "", "licence note for the files' metadata")

@@ -1,4 +1,4 @@
-"""How much of what was taught is in the weights: W_0 + s (W - W_0), the strength of users' LoRA sliders."""
+"""How strongly a model follows what it was taught: between the base model's weights, the trained ones, and beyond."""
 
 from __future__ import annotations
 
@@ -7,22 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from cns_jax.core.tree import Tree, flatten, like
+from cns_jax.core.settings import require
+from cns_jax.core.tree import flatten, like
+
+STRONGEST = 2.0
 
 
-def scaled_kernels(base: Mapping[str, Any], kernels: Tree, strength: float) -> Tree:
-    """base + strength * (kernels - base), float32, leaf by leaf; at strength 1 `kernels` itself, to the bit.
+def check_strength(strength: float) -> None:
+    """Raises SettingsError unless `strength` is a number from 0 to `STRONGEST`."""
+    require(
+        0 <= strength <= STRONGEST,
+        f"strength={strength} must be from 0 (the base model's weights) to {STRONGEST:g}; 1 is as trained",
+    )
 
-    base, kernels: the cross-attention K/V kernels before and after, of one structure and shape. A negative strength
-    goes the other way. Raises ValueError unless the strength is finite.
+
+def scaled_kernels(base: Mapping[str, Any], kernels: Mapping[str, Any], strength: float) -> Mapping[str, Any]:
+    """W_0 + strength (W - W_0) of every cross-attention K/V kernel, float32, nested like `kernels`.
+
+    base, kernels: the base model's kernels and the trained ones, with the same names and shapes. Strength 1 gives
+    `kernels` themselves and 0 the values of `base`, both exact to the bit. Raises SettingsError for a strength out of
+    range, ValueError if the names differ.
     """
-    if not np.isfinite(strength):
-        raise ValueError(f"strength={strength} is not a number that weights can be scaled by; give one like 0.8")
+    check_strength(strength)
     if strength == 1:
         return kernels
-    before, scale = flatten(base), np.float32(strength)
+    before, after = flatten(base), flatten(kernels)
+    if set(before) != set(after):
+        raise ValueError(f"the kernels' names differ: {sorted(set(before) ^ set(after))[:8]}")
     scaled = {}
-    for name, kernel in flatten(kernels).items():
+    for name, kernel in after.items():
         start = np.asarray(before[name], np.float32)
-        scaled[name] = start + scale * (np.asarray(kernel, np.float32) - start)
+        scaled[name] = start + np.float32(strength) * (np.asarray(kernel, np.float32) - start)
     return like(scaled, kernels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +12,13 @@ import numpy as np
 
 from cns_jax.core.settings import require
 from cns_jax.core.tree import Tree
+from cns_jax.core.types import Concept
 from cns_jax.engine.learned import Learned, base_kernels, taught_before
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.weights.modelspec import Description, modelspec
 from cns_jax.weights.pipeline import Pipeline, Source
 from cns_jax.weights.snapshot import Snapshot
-from cns_jax.weights.strength import scaled_kernels
+from cns_jax.weights.strength import check_strength, scaled_kernels
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 KINDS = {  # format -> the dtype it takes unless told otherwise
@@ -59,10 +59,7 @@ class ExportRequest:
     def __post_init__(self) -> None:
         require(self.format in KINDS, f"format={self.format!r}; known: {', '.join(KINDS)}")
         require(self.dtype in ("", *DTYPES), f"dtype={self.dtype!r}; known: {', '.join(DTYPES)}")
-        require(
-            math.isfinite(self.strength),
-            f"strength={self.strength} cannot scale weights; give one like 0.8",
-        )
+        check_strength(self.strength)
         reason = _ONE_STRENGTH.get(self.format, "")
         require(
             not reason or self.strength == 1,
@@ -103,6 +100,12 @@ class Exporter:
     def title(self) -> str:
         """The run's name, which files are called after."""
         return self.learned.settings.name
+
+    @property
+    def concepts(self) -> list[Concept]:
+        """What was taught, without its pictures."""
+        rows = self.learned.concepts
+        return [Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ()) for row in rows]
 
     @property
     def rows(self) -> np.ndarray:

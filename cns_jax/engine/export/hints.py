@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from cns_jax.core.types import Concept
 from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.export.exporter import Exporter
 from cns_jax.engine.studio import MINIATURE, miniature_folder
@@ -17,6 +16,10 @@ _PLACES = (
     "put {file} into {comfyui} (ComfyUI) or {a1111} (A1111), or install it in InvokeAI's model manager; "
     "embeddings/* go into models/embeddings (ComfyUI) or embeddings (A1111), or are installed like it (InvokeAI); "
     "prompts take {words} (ComfyUI: embedding:{first}; InvokeAI: <{first}>)"
+)
+_BUNDLED = (
+    "put {file} into models/Lora (A1111); prompts take {words}. InvokeAI and diffusers refuse a file that holds "
+    "embeddings, and ComfyUI passes over them: leave --bundle_embeddings out there"
 )
 
 
@@ -29,6 +32,8 @@ def how_to(export: Exporter, files: Sequence[Path]) -> str:
     if kind == "single-file":
         return _places(export, file, "models/checkpoints", "models/Stable-diffusion")
     if kind == "lora":
+        if export.request.bundle_embeddings:
+            return _BUNDLED.format(file=file, words=", ".join(export.words.values()))
         places = _places(export, file, "models/loras", "models/Lora")
         if not export.request.rank:
             return f"{places}; diffusers reads low ranks only (--rank=N)"
@@ -49,9 +54,8 @@ def _places(export: Exporter, file: str, comfyui: str, a1111: str) -> str:
 
 
 def _python(export: Exporter, *lines: str) -> str:
-    row = export.learned.concepts[0]
-    concept = Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ())
-    draw = _DRAW.format(prompt=sample_prompts(concept)[0], picture=f"{row['name']}.png")
+    first = export.concepts[0]
+    draw = _DRAW.format(prompt=sample_prompts(first)[0], picture=f"{first.name}.png")
     head = ("import torch", "from diffusers import StableDiffusionPipeline", "")
     return PYTHON + "\n".join((*head, *lines, draw))
 

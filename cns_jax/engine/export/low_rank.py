@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from cns_jax.core.tree import flatten
-from cns_jax.core.types import Concept
 from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.export.exporter import Exporter
 from cns_jax.engine.learned import text_encoder
@@ -67,11 +66,7 @@ def _hidden(export: Exporter) -> np.ndarray:
     """The text encoder's output for the concepts' sample prompts, with the trained rows: float32 (tokens, d)."""
     tokens = export.learned.tokens
     vocabulary = Vocabulary(load_tokenizer(export.source.tokenizer), tokens, len(tokens))
-    ids = vocabulary.encode([text for row in export.learned.concepts for text in _prompts(row)])
+    ids = vocabulary.encode([text for concept in export.concepts for text in sample_prompts(concept)])
     model, params = export.source.model, text_encoder(export.source)
     hidden = np.asarray(jax.jit(model.encode_text)(params, ids, export.rows), np.float32)
     return hidden.reshape(-1, hidden.shape[-1])
-
-
-def _prompts(row: Mapping[str, Any]) -> Sequence[str]:
-    return sample_prompts(Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ()))
