@@ -88,7 +88,7 @@ class Exporter:
     def snapshot(self) -> Snapshot:
         """The weights to export, at the strength that was asked for."""
         found = self.learned.snapshot(self.kernels)
-        return found._replace(kernels=scaled_kernels(self.kernels, found.kernels, self.request.strength))
+        return found._replace(kernels=dict(scaled_kernels(self.kernels, found.kernels, self.request.strength)))
 
     @property
     def out(self) -> Path:
