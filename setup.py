@@ -35,6 +35,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "pillow>=11.3",  # reads AVIF
+        "pyyaml>=6.0",  # the configuration beside a single checkpoint file
         "safetensors>=0.8",
         "scipy>=1.13",
         "tensorboardX>=2.6.4",
@@ -54,6 +55,7 @@ setup(
             "diffusers==0.42.*",
             "hypothesis>=6.150",
             "mypy>=1.18",
+            "peft>=0.18",  # diffusers loads LoRA files with it
             "pi-heif>=1.0",  # the extra photos
             "pillow-jxl-plugin>=1.3",
             "pytest>=8.4",

@@ -11,8 +11,8 @@ _RUN = flags.DEFINE_string("run", None, "folder of a training run", required=Tru
 _FORMAT = flags.DEFINE_enum(
     "format", None, _FORMATS,
     "diffusers: a pipeline folder; single-file: one checkpoint and embeddings; lora: the difference of the K/V weights "
-    "for ComfyUI and A1111; custom-diffusion: attention processors for diffusers; textual-inversion: the embeddings "
-    "alone; patch: a small file a concept for python -m cns_jax.patch",
+    "for ComfyUI, A1111 and InvokeAI, with --rank for diffusers, too; custom-diffusion: attention processors for "
+    "diffusers; textual-inversion: the embeddings alone; patch: a small file a concept for python -m cns_jax.patch",
     required=True,
 )  # fmt: skip
 _OUT = flags.DEFINE_string("out", "", "folder to write to (default: RUN/export/FORMAT)")
@@ -23,18 +23,32 @@ _DTYPE = flags.DEFINE_enum(
     ("", "float32", "float16", "bfloat16"),
     "of the numbers (default: float32 for diffusers and patch, else float16)",
 )
+_STRENGTH = flags.DEFINE_float("strength", 1.0, "how much of the change to take, 0 to 2: W_0 + strength (W - W_0)")
+_RANK = flags.DEFINE_integer("rank", 0, "lora: of an ordinary low-rank LoRA, which every tool reads (0: the exact one)")
+_BUNDLE = flags.DEFINE_bool("bundle_embeddings", False, "lora: the embeddings inside, as A1111 alone reads them")
 _LICENSE = flags.DEFINE_string("license", "", "licence note for the files' metadata")
 
 
 def main(_: list[str]) -> None:
     """Flags to the export's files."""
-    from cns_jax.engine.export import LICENSE, ExportRequest, export
+    from cns_jax.engine.export import ExportRequest, export
+    from cns_jax.engine.export.exporter import LICENSE
     from cns_jax.engine.start import start
 
     start()
     try:
         files, how = export(
-            ExportRequest(_RUN.value, _FORMAT.value, _OUT.value, _AFTER.value, _DTYPE.value, _LICENSE.value or LICENSE)
+            ExportRequest(
+                _RUN.value,
+                _FORMAT.value,
+                _OUT.value,
+                _AFTER.value,
+                _DTYPE.value,
+                _LICENSE.value or LICENSE,
+                _STRENGTH.value,
+                _RANK.value,
+                _BUNDLE.value,
+            )
         )
     except (ValueError, OSError) as error:  # every error that the user can mend is one
         sys.exit(f"error: {error}")

@@ -55,3 +55,35 @@ def command(module: str, *arguments: str) -> list[str]:
 
 def call(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(module, *arguments), capture_output=True, text=True, cwd=ROOT, env=dict(os.environ))
+
+
+def finished(model: Path, folder: Path) -> Path:
+    """A finished run without training: what it learned is random, of the size that training makes."""
+    import json
+
+    import jax
+    import numpy as np
+
+    from cns_jax.core.tree import fingerprint, map_named
+    from cns_jax.neurons.score import cross_attention_kernels
+    from cns_jax.weights.folder import read_folder
+    from cns_jax.weights.snapshot import Snapshot, save_snapshot
+
+    config = values(model, folder)
+    pipeline = read_folder(model).load()
+    kernels = cross_attention_kernels(pipeline.params["unet"])
+    base, rng = fingerprint(kernels), np.random.default_rng(0)
+    rows = rng.normal(size=(config["reserved_rows"], pipeline.model.text_encoder.hidden_size)).astype(np.float32)
+    concepts = []
+    for i, name in enumerate(CONCEPTS):
+        mask = jax.tree.map(lambda w: rng.random(w.shape) < 0.3, kernels)
+        change = jax.tree.map(lambda w, m: (0.1 * rng.normal(size=w.shape) * m).astype(np.float32), kernels, mask)
+        kernels = jax.tree.map(np.add, kernels, change)
+        file = f"weights/{i + 1:02d}_{name}.safetensors"
+        save_snapshot(folder / file, Snapshot(map_named(lambda _, w: w, kernels), rows, mask))
+        row = {"name": name, "token": f"<{name}>", "class_word": name.split("_")[1], "kind": "subject", "weights": file}
+        concepts.append({**row, "images": 5, "mask": {"neurons": 1.0}})
+    (folder / "config.json").write_text(json.dumps(config))
+    ledger = {"base": pipeline.ids["model"], "base_kernels": base, "concepts": concepts}
+    (folder / "ledger.json").write_text(json.dumps(ledger))
+    return folder

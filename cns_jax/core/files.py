@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,14 +19,40 @@ def replacing(file: Path) -> Iterator[Path]:
     """A path beside `file` to write to; it takes the file's place when the block ends, and is deleted on an error.
 
     Folders above are made. Runs that share a cache may write the same file at once: each has a path of its own.
+    The file's mode follows the umask, whatever wrote it and whatever was there before: safetensors makes files that
+    nobody but their owner reads.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.stem}.{uuid.uuid4().hex[:8]}.partial{file.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # the only way to learn the umask that no other thread notices
         yield temporary
+        temporary.chmod(mode)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_tensors(file: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> Path:
+    """Write a safetensors file, complete or not at all; returns its path. Raises OSError where it cannot be written."""
+    arrays = {key: np.asarray(value, order="C") for key, value in tensors.items()}
+    with replacing(file) as temporary:
+        try:
+            save_file(arrays, temporary, None if metadata is None else dict(metadata))
+        except SafetensorError as error:  # of a full disk, too
+            raise OSError(f"{file} cannot be written ({error})") from None
+    return file
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy what lies in the folder `source`; modes follow the umask: the copy of a read-only folder can be deleted."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.is_dir():
+            copy_folder(path, target / path.name)
+        else:
+            shutil.copyfile(path, target / path.name)
 
 
 def name_of(parts: tuple[object, ...]) -> str:
@@ -39,6 +66,5 @@ def kept_array(file: Path, name: str, make: Callable[[], np.ndarray]) -> np.ndar
         return load_file(file)[name]
     except (FileNotFoundError, SafetensorError, KeyError):
         array = make()
-        with replacing(file) as temporary:
-            save_file({name: array}, temporary)
+        save_tensors(file, {name: array})
         return array

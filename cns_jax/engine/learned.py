@@ -111,6 +111,11 @@ def base_kernels(source: Source) -> Tree:
     return _leaves(source, "unet", is_cross_attention_kernel)
 
 
+def text_encoder(source: Source) -> Tree:
+    """The text encoder's parameters of a checkpoint, float32, without reading the rest."""
+    return _leaves(source, "text_encoder", lambda _: True)
+
+
 def taught_before(source: Source) -> dict[str, np.ndarray]:
     """Tokens that the base model's tokenizer has on top of its BPE, with their rows: concepts of earlier runs."""
     vocab, _, added = bpe_tables(load_tokenizer(source.tokenizer))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cns_jax.core.files import copy_folder, save_tensors
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.engine.learned import kernels_of, token_table, with_concepts, with_rows
 from cns_jax.engine.studio import MINIATURE, find_source
@@ -23,7 +24,7 @@ from cns_jax.weights.folder import write_pipeline
 from cns_jax.weights.locate import Address
 from cns_jax.weights.patch import Patch, PatchError, check_order, read_patch
 from cns_jax.weights.pipeline import Pipeline
-from cns_jax.weights.tensors import index_file, write_tensors
+from cns_jax.weights.tensors import index_file
 
 _FOLDER, _RECORD = "patches", "patches.json"
 
@@ -100,13 +101,13 @@ def apply(address: Address, files: Sequence[str], out: str) -> Path:
     def add(folder: Path) -> None:
         target = folder / _FOLDER
         if applied:
-            shutil.copytree(applied.folder, target)
+            copy_folder(applied.folder, target)
         order = applied.order if applied else []
         target.mkdir(exist_ok=True)
         for file, patch, before in zip(files, patches, overwritten, strict=True):
             name = f"{len(order) + 1:02d}_{patch.name}"
-            shutil.copy(file, target / f"{name}.safetensors")
-            write_tensors(target / f"{name}.undo.safetensors", before, {})
+            shutil.copyfile(file, target / f"{name}.safetensors")
+            save_tensors(target / f"{name}.undo.safetensors", before)
             order.append((patch.id, name))
         _write_record(target, base, order)
 
@@ -130,7 +131,7 @@ def revert(model: str, out: str) -> tuple[Path, str]:
         for _, name in kept:
             for file in (f"{name}.safetensors", f"{name}.undo.safetensors"):
                 (folder / _FOLDER).mkdir(exist_ok=True)
-                shutil.copy(applied.folder / file, folder / _FOLDER / file)
+                shutil.copyfile(applied.folder / file, folder / _FOLDER / file)
         if kept:
             _write_record(folder / _FOLDER, applied.base, kept)
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cns_jax.core.tree import flatten
-from cns_jax.weights.layout import file_key, to_file
+from cns_jax.weights.layout import to_file
+from cns_jax.weights.low_rank import lora_module
 
 
 def difference_tensors(base: Mapping[str, Any], kernels: Mapping[str, Any], dtype: Any) -> dict[str, np.ndarray]:
@@ -19,8 +20,7 @@ def difference_tensors(base: Mapping[str, Any], kernels: Mapping[str, Any], dtyp
     """
     before, out = flatten(base), {}
     for name, kernel in flatten(kernels).items():
-        module = file_key(name).removesuffix(".weight").replace(".", "_")
-        out[f"lora_unet_{module}.diff"] = to_file(name, np.asarray(kernel) - np.asarray(before[name])).astype(dtype)
+        out[f"{lora_module(name)}.diff"] = to_file(name, np.asarray(kernel) - np.asarray(before[name])).astype(dtype)
     return out
 
 
@@ -48,5 +48,6 @@ def custom_diffusion_tensors(unet_keys: Iterable[str], kernels: Mapping[str, Any
 
 
 def embedding_tensors(token: str, row_d: np.ndarray, dtype: Any) -> dict[str, np.ndarray]:
-    """One token's embedding (1, d) under its own name; diffusers, ComfyUI and A1111 take the only tensor of a file."""
-    return {token: np.asarray(row_d)[None].astype(dtype)}
+    """One token's embedding (d,) under its own name; diffusers, ComfyUI, A1111 and InvokeAI take the only tensor of a
+    file. InvokeAI tells SD-1.x from 2.x by its first axis, so it has no other."""
+    return {token: np.asarray(row_d).astype(dtype)}

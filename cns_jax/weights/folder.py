@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
+from cns_jax.core.files import copy_folder, save_tensors
 from cns_jax.core.tree import flatten
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.nn.clip import CLIPTextConfig
@@ -30,6 +30,7 @@ WEIGHT_FILES = {"unet": _UNET_FILE, "vae": _UNET_FILE, "text_encoder": _TEXT_FIL
 _MARK = "_cns_jax"  # in model_index.json: the folder is one that we wrote
 ENTRIES = ("model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler", "patches")
 _CONFIGS = {"unet": UNetConfig, "vae": VAEConfig, "text_encoder": CLIPTextConfig}
+_DTYPE_KEYS = ("dtype", "torch_dtype")  # transformers 5, and what older ones wrote
 _MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.42.0",
@@ -111,9 +112,10 @@ def write_pipeline(
 ) -> Path:
     """Write a folder that diffusers' StableDiffusionPipeline.from_pretrained opens; returns its path.
 
-    dtype: of the tensors. write_tokenizer: fills the tokenizer folder (default: a copy of the pipeline's). add:
-    writes what else belongs into the folder. The folder is complete or absent: it is built beside its place and
-    renamed. A folder that is there already is replaced if all in it is of an earlier model of ours, or named by
+    dtype: of the tensors, which the configurations then say. write_tokenizer: fills the tokenizer folder (default: a
+    copy of the pipeline's). add: writes what else belongs into the folder. The folder is complete or absent: it is
+    built beside its place and renamed. A folder that is there already is replaced if all in it is of an earlier model
+    of ours, or named by
     `replaces`; else it is refused (WeightsMismatch).
     """
     root = Path(directory).expanduser().absolute()
@@ -145,12 +147,12 @@ def _fill(root: Path, pipeline: Pipeline, dtype: Any, write_tokenizer: Callable[
     }
     for part in WEIGHT_FILES:
         config = {**pipeline.configs.get(part, {}), **heads[part], **config_dict(getattr(pipeline.model, part))}
-        _write_config(root / part, config)
+        _write_config(root / part, config, dtype)
     write_weights({root / part / file: pipeline.params[part] for part, file in WEIGHT_FILES.items()}, dtype)
     (root / "scheduler").mkdir()
     write_json(root / "scheduler" / "scheduler_config.json", scheduler)
     if write_tokenizer is None:
-        shutil.copytree(pipeline.tokenizer, root / "tokenizer")
+        copy_folder(pipeline.tokenizer, root / "tokenizer")
     else:
         write_tokenizer(root / "tokenizer")
 
@@ -175,13 +177,16 @@ def check_replaceable(root: Path, replaces: Container[str] = ()) -> None:
 
 def write_component(folder: Path, file: str, config: Mapping[str, Any], params: Any, dtype: Any) -> None:
     """One part of a folder: config.json and the weights."""
-    _write_config(folder, config)
+    _write_config(folder, config, dtype)
     write_weights({folder / file: params}, dtype)
 
 
-def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+def _write_config(folder: Path, config: Mapping[str, Any], dtype: Any) -> None:
+    """config.json, which says the dtype of the file beside it wherever it says one: transformers makes its models of
+    that dtype, in a pipeline that nobody gave another."""
+    said = [key for key in _DTYPE_KEYS if key in config or (key == "dtype" and "model_type" in config)]
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", config)
+    write_json(folder / "config.json", {**config, **dict.fromkeys(said, np.dtype(dtype).name)})
 
 
 def write_weights(parts: Mapping[Path, Any], dtype: Any) -> None:
@@ -189,7 +194,7 @@ def write_weights(parts: Mapping[Path, Any], dtype: Any) -> None:
     written."""
     with ThreadPoolExecutor() as pool:
         writes = [
-            pool.submit(save_file, tensors(flatten(params), dtype), file, {"format": "pt"})
+            pool.submit(save_tensors, file, tensors(flatten(params), dtype), {"format": "pt"})
             for file, params in parts.items()
         ]
     for write in writes:

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from cns_jax.core.files import save_tensors
 from cns_jax.core.tree import flatten, like
-from cns_jax.weights.tensors import index_file, write_tensors
+from cns_jax.weights.tensors import index_file
 
 _FORMAT, _KEY, _ROW = "cns-patch-1", "cns_jax.patch", "token_row"
 
@@ -121,7 +122,7 @@ def write_patch(file: Path, patch: Patch) -> Path:
         "shapes": {name: list(mask.shape) for name, mask in patch.masks.items()},
         "about": dict(patch.about),
     }
-    return write_tensors(file, tensors, {**patch.metadata, _KEY: json.dumps(described)})
+    return save_tensors(file, tensors, {**patch.metadata, _KEY: json.dumps(described)})
 
 
 def read_patch(file: Path) -> Patch:

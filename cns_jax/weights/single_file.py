@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from cns_jax.core.files import save_tensors
 from cns_jax.core.platform import shapes_of
 from cns_jax.core.tree import flatten
 from cns_jax.diffusion.schedule import Schedule
@@ -24,7 +25,8 @@ from cns_jax.nn.vae import VAEConfig
 from cns_jax.weights.layout import file_key, tensors
 from cns_jax.weights.original import PREFIX, QKV, original_names
 from cns_jax.weights.pipeline import Part, Pipeline, Source
-from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file, write_tensors
+from cns_jax.weights.prediction import stated_schedule
+from cns_jax.weights.tensors import Stored, WeightsMismatch, index_file
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +55,9 @@ def read_single_file(file: Path, tokenizer: Path, prediction_type: str = "") -> 
     """The three networks of a single file.
 
     tokenizer: a CLIP tokenizer folder, which such a file does not hold. prediction_type: "epsilon" or
-    "v_prediction"; empty: what the file's metadata says, else epsilon for SD-1.x and v_prediction for SD-2.x.
-    Raises WeightsMismatch naming what the file is instead, or which part it lacks.
+    "v_prediction"; empty: what the file, the .yaml beside it or its metadata say, else epsilon for SD-1.x and
+    v_prediction for SD-2.x.
+    Raises WeightsMismatch naming what the file is instead, or which part it lacks; ScheduleError for zero terminal SNR.
     """
     stored, metadata = index_file(file)
     _refuse(_OTHERS, stored, file)
@@ -102,11 +105,16 @@ def _described(
     models = {768: SD15, 1024: SD21}
     if width not in models:
         raise WeightsMismatch(f"{file}: {key} reads {width} text features; SD-1.x has 768, SD-2.x 1024")
-    said = metadata.get("modelspec.prediction_type", "epsilon" if width == 768 else "v_prediction")
-    kind = prediction_type or {"v": "v_prediction"}.get(said, said)
-    if width == 1024 and not prediction_type and "modelspec.prediction_type" not in metadata:
+    stated = stated_schedule(file, stored)
+    said = metadata.get("modelspec.prediction_type", "")
+    if said:
+        stated = {"prediction_type": {"v": "v_prediction"}.get(said, said), **stated}
+    if prediction_type:
+        stated["prediction_type"] = prediction_type
+    if width == 1024 and "prediction_type" not in stated:
         log.info("%s does not say what it predicts; taking v_prediction (prediction_type=epsilon for SD-2-base)", file)
-    return models[width], Schedule(prediction_type=kind), {}
+        stated["prediction_type"] = "v_prediction"
+    return models[width], Schedule(**stated), {}
 
 
 def read_part(file: Path, part: str, stored: Mapping[str, Stored], model: Model, shapes: Any) -> Part:
@@ -155,7 +163,7 @@ def write_single_file(file: Path, pipeline: Pipeline, dtype: Any, metadata: Mapp
             out[name] = np.concatenate([out[name], tensor]) if name in out else tensor
     described = {part: config_dict(getattr(model, part)) for part in PARTS}
     described["scheduler"] = dict(pipeline.scheduler) or pipeline.schedule.to_config()
-    return write_tensors(file, out, {"format": "pt", **metadata, _CONFIG: json.dumps(described)})
+    return save_tensors(file, out, {"format": "pt", **metadata, _CONFIG: json.dumps(described)})
 
 
 def _stacking_order(key: str) -> tuple[str, int]:

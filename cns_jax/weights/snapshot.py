@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cns_jax.core.files import save_tensors
 from cns_jax.core.tree import Tree, flatten, like
-from cns_jax.weights.tensors import index_file, write_tensors
+from cns_jax.weights.tensors import index_file
 
 _ROWS, _MASK, _KERNEL = "token_rows", "mask.", "kernel."
 
@@ -27,7 +28,7 @@ def save_snapshot(file: Path, snapshot: Snapshot) -> None:
     tensors = {f"{_KERNEL}{k}": np.asarray(v) for k, v in flatten(snapshot.kernels).items()}
     tensors |= {f"{_MASK}{k}": np.packbits(np.asarray(v)) for k, v in flatten(snapshot.mask).items()}
     tensors[_ROWS] = np.asarray(snapshot.rows_rd)
-    write_tensors(file, tensors, {})
+    save_tensors(file, tensors)
 
 
 def packed_masks(files: Sequence[Path]) -> Iterator[tuple[str, int, np.ndarray]]:

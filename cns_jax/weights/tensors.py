@@ -6,7 +6,7 @@ A mapping kept open would count every page read so far as memory: twice the weig
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from cns_jax.core.files import replacing
+from cns_jax.weights.header import Mended, NotWhole, mended
 
 _MAPPED = 2**23  # numbers that are read by one opening of a file
 
@@ -72,7 +71,8 @@ def _neighbours(tensors: Iterable[Stored]) -> Iterator[list[Stored]]:
 def index_file(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     """Every tensor of a safetensors file, and the file's metadata. Nothing but the header is read.
 
-    Raises WeightsMismatch if the file is missing, cut short, or of float8.
+    A file whose tensors are whole is read, with a warning, though safetensors refuses it.
+    Raises WeightsMismatch if the file is missing, cut short, of float8, or something else: then it says what.
     """
     with _opened(file) as opened:
         slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
@@ -86,19 +86,25 @@ def index_file(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         return stored, dict(opened.metadata() or {})
 
 
-def write_tensors(file: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Path:
-    """A safetensors file, complete or not at all."""
-    with replacing(file) as temporary:
-        save_file({k: np.asarray(v, order="C") for k, v in tensors.items()}, temporary, dict(metadata))
-    return file
-
-
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     if not file.is_file():
         raise WeightsMismatch(f"{file} does not exist; the weights of this part belong there")
     try:
-        with safe_open(file, framework="np") as opened:
+        opened = safe_open(file, framework="np")
+    except SafetensorError:
+        yield _despite(file)
+        return
+    try:
+        with opened:
             yield opened
-    except SafetensorError as error:
-        raise WeightsMismatch(f"{file} is not a whole safetensors file ({error}); download or copy it again") from None
+    except SafetensorError as error:  # the file was replaced meanwhile
+        raise WeightsMismatch(f"{file} cannot be read any more ({error}); download or copy it again") from None
+
+
+def _despite(file: Path) -> Mended:
+    """What can be read of a file that safetensors refuses; raises WeightsMismatch naming what the file is instead."""
+    try:
+        return mended(file)
+    except NotWhole as found:
+        raise WeightsMismatch(f"{file} is not a whole safetensors file: {found}") from None

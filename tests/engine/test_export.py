@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import re
 import shutil
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
-from tiny_runs import CONCEPTS, call
+from tiny_runs import CONCEPTS, call, finished
 
 from cns_jax.core.settings import SettingsError
 from cns_jax.core.tree import flatten
-from cns_jax.engine.export import FORMATS, ExportRequest, export
+from cns_jax.engine.export import ExportRequest, export
+from cns_jax.engine.export.exporter import KINDS
+from cns_jax.engine.export.formats import FORMATS
+from cns_jax.engine.export.low_rank import cost
 from cns_jax.engine.learned import Learned, kernels_of
+from cns_jax.engine.patching import apply, revert
 from cns_jax.export import _FORMATS
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.locate import Address, open_source
+from cns_jax.weights.low_rank import approximated, low_rank_tensors
 from cns_jax.weights.tensors import WeightsMismatch
 
 WORDS = ("tiger_cat", "spotted_dog", "checked_mug")
@@ -35,7 +44,7 @@ def merged_of(trained) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf) for name, leaf in flatten(snapshot.kernels).items()}
 
 
-def run(trained, tmp_path: Path, format_: str, **rest: str) -> list[Path]:
+def run(trained, tmp_path: Path, format_: str, **rest) -> list[Path]:
     return export(ExportRequest(str(trained["folder"]), format_, str(tmp_path / format_), **rest))[0]
 
 
@@ -88,7 +97,16 @@ def test_lora_is_the_difference(trained, tmp_path: Path) -> None:
         key = name.replace(".kernel", ".weight")
         np.testing.assert_allclose(weights[key], kernel.T, atol=5e-5)  # half a unit of float16 near 0.1
         assert key in keys.values()
-    bundled = {k: v for k, v in tensors.items() if k.startswith("bundle_emb.")}
+    assert len(diffs) == len(tensors)  # InvokeAI and diffusers refuse a file that holds anything else
+    both = load_file(run(trained, tmp_path / "both", "lora", bundle_embeddings=True)[0])
+    request = {
+        "run": str(trained["folder"]),
+        "format": "lora",
+        "out": str(tmp_path / "both"),
+        "bundle_embeddings": True,
+    }
+    assert "InvokeAI and diffusers refuse" in export(ExportRequest(**request))[1]
+    bundled = both.keys() - diffs.keys()
     assert sorted(bundled) == sorted(f"bundle_emb.{word}.string_to_param.*" for word in WORDS)
     assert len(embeddings) == 3 and metadata(file)["modelspec.architecture"].endswith("/lora")
     exact = load_file(run(trained, tmp_path / "exact", "lora", dtype="float32")[0])
@@ -104,7 +122,7 @@ def test_embeddings(trained, tmp_path: Path) -> None:
     for i, file in enumerate(files):
         ((key, value),) = load_file(file).items()
         assert key == f"<{CONCEPTS[i]}>" and file.stem == WORDS[i]
-        np.testing.assert_array_equal(value, rows[i : i + 1])
+        np.testing.assert_array_equal(value, rows[i])
 
 
 def test_custom_diffusion_file(trained, tmp_path: Path) -> None:
@@ -196,5 +214,120 @@ def test_the_command(trained, tmp_path: Path, format_: str) -> None:
     assert wrong.returncode == 1 and "is not the folder of a training run" in wrong.stderr
 
 
+@pytest.fixture(scope="module")
+def made(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """A finished run of random weights."""
+    folder = finished(tiny_folder, tmp_path_factory.mktemp("made") / "run")
+    return {"folder": folder, "values": json.loads((folder / "config.json").read_text())}
+
+
+def kernels_in(folder: Path) -> dict[str, np.ndarray]:
+    return flatten(kernels_of(read_folder(folder).load()))
+
+
+def test_strength_goes_between_the_base_and_what_was_taught(made, tmp_path: Path) -> None:
+    base, merged = kernels_in(made["values"]["model"]), merged_of(made)
+    for strength in (0.0, 0.8, 1.0, 1.5):
+        (folder,) = run(made, tmp_path, "diffusers", strength=strength)
+        for name, kernel in kernels_in(folder).items():
+            np.testing.assert_allclose(
+                kernel, base[name] + strength * (merged[name] - base[name]), atol=1e-6, err_msg=name
+            )
+            assert strength != 1 or np.array_equal(kernel, merged[name])
+            assert strength != 0 or np.array_equal(kernel, base[name])
+    whole, half = (load_file(run(made, tmp_path / str(s), "lora", dtype="float32", strength=s)[0]) for s in (1, 0.5))
+    for key, diff in whole.items():
+        np.testing.assert_allclose(half[key], diff / 2, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"format": "patch", "strength": 0.8}, "strength=0.8: a patch holds the values of one lesson as they are"),
+        ({"format": "textual-inversion", "strength": 0.8}, "the embeddings alone hold no K/V weights"),
+        ({"format": "lora", "strength": float("nan")}, "strength=nan must be from 0"),
+        ({"format": "lora", "strength": -0.5}, "strength=-0.5 must be from 0"),
+        ({"format": "lora", "rank": -1}, "rank=-1 is negative"),
+        ({"format": "diffusers", "rank": 4}, "--rank=4 belongs to --format=lora, not diffusers"),
+        ({"format": "patch", "bundle_embeddings": True}, "--bundle_embeddings=True belongs to --format=lora"),
+        ({"format": "zip"}, "format='zip'; known: diffusers, single-file"),
+    ],
+)
+def test_what_a_format_has_no_use_for_is_refused(request_: dict, said: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        ExportRequest("runs/x", **request_)
+
+
+def test_a_low_rank_says_what_it_loses(made, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    costs, full = [], 32  # the smaller side of every kernel here
+    for rank in (1, 8, full, 10 * full):
+        with caplog.at_level(logging.INFO, "cns_jax"):
+            file = run(made, tmp_path / str(rank), "lora", rank=rank, dtype="float32")[0]
+        tensors = load_file(file)
+        assert file.name == f"tiny_lora_rank{rank}.safetensors" and len(tensors) == 3 * len(merged_of(made))
+        assert {v.shape[0] for k, v in tensors.items() if "lora_down" in k} <= {min(rank, 16), min(rank, full)}
+        found = re.search(r"keeps ([\d.]+)% .* wrong by up to ([\d.]+)%, training changed", caplog.messages[-1])
+        assert found is not None and caplog.messages[-1].startswith(f"rank {rank} keeps")
+        costs.append((float(found[1]), float(found[2])))
+    energies, errors = zip(*costs, strict=True)
+    assert energies == tuple(sorted(energies)) and errors == tuple(sorted(errors, reverse=True))
+    assert energies[0] < 50 and errors[0] > 1 and costs[-2:] == [(100, 0), (100, 0)]
+
+
+def test_the_cost_is_that_of_the_prompts() -> None:
+    """A change that no prompt's features see costs nothing there, whatever its energy."""
+    base = {"to_k": {"kernel": np.eye(4, dtype=np.float32)}}
+    taught = {"to_k": {"kernel": np.eye(4, dtype=np.float32) + np.diag(np.float32([1, 0, 0, 3]))}}
+    seen, unseen = np.float32([[1, 0, 0, 0]]), np.float32([[0, 1, 0, 0]])
+    tensors = low_rank_tensors(base, taught, 1, np.float32)  # the rank-1 part is the 3
+    found = approximated(base, tensors)
+    np.testing.assert_allclose(found["to_k.kernel"], np.diag([1, 1, 1, 4]), atol=1e-6)
+    one, other = (cost(base, taught, found, text) for text in (seen, unseen))
+    np.testing.assert_allclose((one.energy, one.worst_energy, one.error, one.change), (0.9, 0.9, 0.5, 0.5), atol=1e-6)
+    np.testing.assert_allclose((other.energy, other.error, other.change), (0.9, 0, 0), atol=1e-6)
+
+
+def modes(folder: Path) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {"file": set(), "folder": set()}
+    for path in (folder, *folder.rglob("*")):
+        found["folder" if path.is_dir() else "file"].add(stat.S_IMODE(path.stat().st_mode))
+    return found
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_modes_follow_the_umask(made, tmp_path: Path, umask: int) -> None:
+    """Of what is written anew, and of what replaces files that only their owner could read."""
+    private = Path(shutil.copytree(made["values"]["model"], tmp_path / "private"))
+    for path in (*private.rglob("*"), private):
+        path.chmod(0o500 if path.is_dir() else 0o400)  # a base model that can be read, nothing else
+    values = {**made["values"], "model": str(private)}
+    copy = Path(shutil.copytree(made["folder"], tmp_path / "run"))
+    (copy / "config.json").write_text(json.dumps(values))
+    before = os.umask(umask)
+    try:
+        for _ in range(2):
+            for format_ in FORMATS:
+                files = export(ExportRequest(str(copy), format_, str(tmp_path / "out" / format_)))[0]
+                for file in (f for f in files if f.is_file()):
+                    file.chmod(0o600)  # as they were written once; the second round replaces them
+        for format_ in FORMATS:
+            export(ExportRequest(str(copy), format_, str(tmp_path / "out" / format_)))
+        patches = [str(f) for f in sorted((tmp_path / "out" / "patch").iterdir())]
+        Path(patches[0]).chmod(0o400)
+        taught = apply(Address(str(private)), patches, str(tmp_path / "out" / "taught"))
+        revert(str(taught), str(tmp_path / "out" / "without"))
+    finally:
+        os.umask(before)
+        Path(patches[0]).chmod(0o666 & ~umask)
+    assert modes(tmp_path / "out") == {"file": {0o666 & ~umask}, "folder": {0o777 & ~umask}}
+
+
+def test_modes_of_a_finished_run(trained) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    for folder in (trained["folder"], Path(trained["values"]["prior"]["directory"])):
+        assert modes(folder) == {"file": {0o666 & ~umask}, "folder": {0o777 & ~umask}}
+
+
 def test_the_command_offers_every_format() -> None:
-    assert tuple(FORMATS) == _FORMATS
+    assert tuple(FORMATS) == tuple(KINDS) == _FORMATS

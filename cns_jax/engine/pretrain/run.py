@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from cns_jax.core.files import replacing
+from cns_jax.core.files import replacing, save_tensors
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.engine.pretrain.clip import train_clip
 from cns_jax.engine.pretrain.judge import train_judge
@@ -110,8 +110,7 @@ class Pretraining:
         """Write a stage's result; its presence is what marks the stage as done."""
         file = self.directory / stage / "result.safetensors"
         file.with_suffix(".json").write_text(json.dumps(config, indent=2))
-        with replacing(file) as temporary:
-            save_file({k: np.asarray(v, order="C") for k, v in flatten_dict(params, sep="/").items()}, temporary)
+        save_tensors(file, flatten_dict(params, sep="/"))
 
     def done(self, stage: str) -> bool:
         """Whether the stage has left its result."""
