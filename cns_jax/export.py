@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+from absl import flags
 
-from absl import app, flags
+from cns_jax import cli
 
 _FORMATS = ("diffusers", "single-file", "lora", "custom-diffusion", "textual-inversion", "patch")
 _RUN = flags.DEFINE_string("run", None, "folder of a training run", required=True)
@@ -26,18 +26,14 @@ _DTYPE = flags.DEFINE_enum(
 _LICENSE = flags.DEFINE_string("license", "", "licence note for the files' metadata")
 
 
+@cli.command()
 def main(_: list[str]) -> None:
     """Flags to the export's files."""
     from cns_jax.engine.export import LICENSE, ExportRequest, export
-    from cns_jax.engine.start import start
 
-    start()
-    try:
-        files, how = export(
-            ExportRequest(_RUN.value, _FORMAT.value, _OUT.value, _AFTER.value, _DTYPE.value, _LICENSE.value or LICENSE)
-        )
-    except (ValueError, OSError) as error:  # every error that the user can mend is one
-        sys.exit(f"error: {error}")
+    files, how = export(
+        ExportRequest(_RUN.value, _FORMAT.value, _OUT.value, _AFTER.value, _DTYPE.value, _LICENSE.value or LICENSE)
+    )
     for file in files:
         size = sum(f.stat().st_size for f in file.rglob("*") if f.is_file()) if file.is_dir() else file.stat().st_size
         print(f"{size / 1e6:10.2f} MB  {file}" if size > 1e5 else f"{size / 1e3:10.2f} kB  {file}")
@@ -45,4 +41,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

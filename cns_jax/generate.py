@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from absl import flags
 
-from absl import app, flags
+from cns_jax import cli, shipped
 
 _RUN = flags.DEFINE_string("run", None, "folder of a training run", required=True)
 _PROMPT = flags.DEFINE_multi_string("prompt", [], "what to show; repeat the flag for several prompts")
-_FILE = flags.DEFINE_string("prompts_file", "", "a text file with one prompt a line, e.g. configs/prompts/set1.txt")
+_FILE = flags.DEFINE_string("prompts_file", "", "a text file with one prompt a line, or set1, set2, set3")
 _NEGATIVE = flags.DEFINE_string("negative_prompt", "", "what to avoid")
 _NUM = flags.DEFINE_integer("num", 4, "pictures a prompt", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the first picture; the next ones count up", lower_bound=0)
@@ -23,22 +23,19 @@ _AFTER = flags.DEFINE_string("after", "", "use the weights right after this conc
 _OUT = flags.DEFINE_string("out", "", "folder for the PNGs (default: RUN/generated)")
 
 
+@cli.command()
 def main(_: list[str]) -> None:
     """Flags to the run's weights to PNGs and a grid."""
     from cns_jax.engine.generate import Request, generate
-    from cns_jax.engine.start import start
 
-    start()
     request = Request(
-        run=_RUN.value, prompts=tuple(_PROMPT.value), prompts_file=_FILE.value, num=_NUM.value, seed=_SEED.value,
+        run=_RUN.value, prompts=tuple(_PROMPT.value), num=_NUM.value, seed=_SEED.value,
+        prompts_file=shipped.prompts_file(_FILE.value),
         negative_prompt=_NEGATIVE.value,
         sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value, after=_AFTER.value, out=_OUT.value,
     )  # fmt: skip
-    try:
-        print(f"Wrote {generate(request)}")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    print(f"Wrote {generate(request)}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cns_jax.core.files import read_json
 from cns_jax.core.settings import SettingsError, build, require
 from cns_jax.core.tree import Tree, fingerprint, flatten, overlay, select
 from cns_jax.engine.ledger import Ledger
@@ -45,7 +45,7 @@ class Learned:
         config = directory / "config.json"
         if not config.exists():
             raise SettingsError(f"{run} is not the folder of a training run (no config.json in it)")
-        settings = build(RunSettings, json.loads(config.read_text()))
+        settings = build(RunSettings, read_json(config), str(config))
         ledger = Ledger(directory).read()
         rows = ledger["concepts"]
         require(bool(rows), f"{run} has not finished its first concept yet; run the training command again to go on")

@@ -39,7 +39,7 @@ class Metrics:
         """Forget rows of `part` after `step`."""
         if not self.path.exists():
             return
-        lines = self.path.read_text().splitlines()
+        lines = self.path.read_text(errors="replace").splitlines()
         kept = [line for line in lines if not _later(line, part, step)]
         if kept != lines:
             self.path.write_text("".join(line + "\n" for line in kept))
@@ -74,9 +74,9 @@ def _as_if_missing(package: str) -> Iterator[None]:
 def _later(line: str, part: str, step: int) -> bool:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:  # the line that a kill cut short
+        return bool(row["part"] == part and row["step"] > step)
+    except (json.JSONDecodeError, KeyError, TypeError):  # the line that a kill cut short, or what a disk made of it
         return True
-    return row["part"] == part and row["step"] > step
 
 
 def console(form: str = "%(message)s") -> None:

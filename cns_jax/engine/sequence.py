@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cns_jax.core.mesh import replicate
+from cns_jax.core.files import read_json
+from cns_jax.core.mesh import make_mesh, replicate
 from cns_jax.core.rng import stream
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.tree import fingerprint
@@ -58,7 +59,7 @@ def earlier_settings(settings: RunSettings) -> Path:
     """
     file = Path(settings.directory) / "config.json"
     if file.exists():
-        now, before = _plain(settings), json.loads(file.read_text())
+        now, before = _plain(settings), read_json(file)
         differing = sorted(k for k in now if before.get(k) != now[k])
         if differing:
             raise SettingsError(
@@ -85,8 +86,9 @@ def check_batch(settings: RunSettings, devices: int) -> None:
     images = settings.train.batch + settings.train.prior_batch
     require(
         images % devices == 0,
-        f"train.batch + train.prior_batch = {images} images a step cannot be split over {devices} devices; "
-        f"make it {images + -images % devices}",
+        f"train.batch + train.prior_batch = {images} images a step cannot be split over {devices} devices; give "
+        f"--config.train.batch={settings.train.batch + -images % devices}, or use fewer "
+        "devices, e.g. by CUDA_VISIBLE_DEVICES=0",
     )
 
 
@@ -100,12 +102,12 @@ class TrainingRun:
         self.concepts = find_concepts(settings)
         tokens = tuple(c.token for c in self.concepts)
         train = settings.train
+        check_batch(settings, make_mesh(train.fsdp).size)
         with self.timings.part("load"):
             self.studio = Studio.open(
                 source, tokens, settings.reserved_rows, settings.resolution, train.fsdp, settings.compute, train.remat
             )
         check_words(self.concepts, self.studio.vocabulary)
-        check_batch(settings, self.studio.mesh.size)
         self.directory = claim(settings)
         self.method: CNS = settings.method
         self.ledger = Ledger(self.directory)

@@ -13,12 +13,24 @@ from cns_jax.methods.cns import CNS
 from cns_jax.weights.locate import Address
 
 AUTO = "auto"
+TITLE = """# Settings
+
+Every setting of a training run with its type, its default and what it means; made by
+`python -m cns_jax.train --help_settings` from the dataclasses. A configuration (`--config=mini`, `paper`, ... or a file
+of your own) gives its own values; `--config.SETTING=VALUE` on the command line changes any of them, for example
+`--config.train.steps=400`.
+"""
 
 
 @dataclass(frozen=True)
 class ConceptSettings:
     """One concept to teach. Empty strings: the folder is the name, the token "<name>", the class word the
-    last word of the name."""
+    last word of the name.
+
+    name: of the concept, in files and reports. token: the new word, "<name>" if empty. class_word: the noun that the
+    token goes before, such as cat. kind: what it is. init_word: whose embedding the token starts from (empty: the class
+    word's). folder: of its pictures, below data_root.
+    """
 
     name: str
     token: str = ""
@@ -30,11 +42,13 @@ class ConceptSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """steps: a concept; batch, prior_batch: images a step; steps_per_call: optimizer steps in one jitted call;
+    """steps: optimizer steps a concept; batch, prior_batch: its pictures and its prior images a step; steps_per_call:
+    optimizer steps in one jitted call;
     decay_steps: the last steps of a concept (at most all), over which both learning rates fall to 0 in a line (0:
     constant rates, as in the paper); views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps
     (0: all alike, too); fsdp: devices that parameters are split over; remat: compute the UNet's blocks again in the
-    backward pass, which saves memory and costs about a third more time."""
+    backward pass, which saves memory and costs about a third more time; save_every: steps between checkpoints; flip:
+    whether views are mirrored, too."""
 
     steps: int = 500
     batch: int = 1
@@ -64,8 +78,12 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How pictures are made: sampler (ddim, pndm, euler, euler_karras, euler_a, dpm++2m, dpm++2m_karras, or auto: the
-    one that the checkpoint's scheduler_config.json names), its steps, classifier-free guidance, images a batch."""
+    """How pictures are made.
+
+    sampler: ddim, pndm, euler, euler_karras, euler_a, dpm++2m, dpm++2m_karras, or auto: the one that the checkpoint's
+    scheduler_config.json names. steps: denoising steps. guidance_scale: classifier-free guidance. negative_prompt: what
+    to avoid. batch: images at a time.
+    """
 
     sampler: str = "dpm++2m"
     steps: int = 20
@@ -86,6 +104,8 @@ class PriorSettings:
 
     general: the share of them that shows prompts of all kinds instead of the class (0: the class alone, as in the
     paper). They hold what a lesson would change where the concept is not asked for.
+
+    images: how many a class. directory: the cache (empty: runs/cache).
     """
 
     images: int = 32
@@ -100,8 +120,8 @@ class PriorSettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What a run draws and measures. sheets: a sheet after every lesson and the overview; pictures: a prompt in the
-    closing evaluation, which the report shows (0: none); zero_shot: prompts without a concept in it; clip: the model
+    """What a run draws and measures. sheets: a sheet after every lesson and the overview; pictures: how many a prompt in
+    the closing evaluation, which the report shows (0: none); zero_shot: prompts without a concept in it; clip: the model
     that scores (empty: the miniature's own for the miniature, else openai/clip-vit-base-patch32)."""
 
     sheets: bool = True
@@ -122,6 +142,12 @@ class RunSettings:
     prediction_type: see `Address`. compute: the dtype of frozen weights and activations (auto: bfloat16 on GPU and
     TPU, float32 on a CPU); what is trained is float32 always. data_root: a folder with one sub-folder a concept, or
     "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found).
+
+    name: of the run (a configuration's own name if it says none). run: the run's folder (empty: runs/<name>).
+    resolution: side of the pictures in pixels, a multiple of 8. seed: of every random draw. reserved_rows: rows of the
+    token table for concepts, one each. calibration: the prompts that show which neurons serve everything. method_name:
+    the continual method. variant: of the model's weight files, such as fp16. tokenizer: CLIP's tokenizer folder, for a
+    model in a single file. prediction_type: of a single file that does not say it right.
     """
 
     name: str

@@ -31,11 +31,13 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     rows = []
-    for line in file.read_text().splitlines():
+    for line in file.read_text(errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:  # the line that a kill cut short
             continue
+        if isinstance(row, dict) and {"part", "step", "time"} <= row.keys():
+            rows.append(row)
     return rows
 
 
