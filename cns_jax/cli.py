@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, NoReturn
 
 from absl import flags
@@ -43,9 +44,11 @@ def command(takes: bool = False, messages: str = "%(message)s") -> Callable[[Mai
         def launch() -> NoReturn:
             with ending():
                 arguments = parse(main, sys.argv, takes)
+                _on_interrupt(_stop_at_once)
                 from cns_jax.engine.start import start
 
                 start(messages)
+                _on_interrupt(signal.default_int_handler)
                 main(arguments)
             sys.exit(0)
 
@@ -62,11 +65,13 @@ def ending() -> Iterator[None]:
             yield
             sys.stdout.flush()
         except KeyboardInterrupt as stopped:
-            _leave(_STOPPED, str(stopped) or "stopped")
+            _stop(str(stopped))
         except BrokenPipeError:  # the reader has what it wanted, as head has
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
             sys.exit(_PIPE_CLOSED)
         except Exception as error:
+            if _interrupted.is_set() or _of_an_interrupt(error):
+                _stop()
             told = told_in_words(error)
             if told is None:
                 traceback.print_exc()
@@ -187,15 +192,55 @@ def _watching_interrupts() -> Iterator[None]:
 def _watch(reader: int) -> None:
     while number := os.read(reader, 1):
         if number[0] == signal.SIGINT and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            _interrupted.set()
             time.sleep(_GRACE)
-            _leave(_STOPPED, "stopped")
+            _say_stopped()
+            os._exit(_STOPPED)
     os.close(reader)
 
 
-def _leave(status: int, words: str) -> NoReturn:
-    """End now, without waiting for threads that compile."""
-    with suppress(OSError, ValueError):
-        print(f"\n{words}", file=sys.stderr, flush=True)
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-    os._exit(status)
+def _of_an_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: in an extension module that was being imported it becomes an ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _stop(words: str = "") -> NoReturn:
+    _say_stopped(words)
+    threads = [thread for thread in threading.enumerate() if not thread.daemon]
+    if threads == [threading.main_thread()]:
+        sys.exit(_STOPPED)
+    os._exit(_STOPPED)  # without waiting for those that compile
+
+
+_interrupted, _stopped = threading.Event(), threading.Event()
+
+
+def _say_stopped(words: str = "") -> None:
+    if not _stopped.is_set():
+        _stopped.set()
+        with suppress(OSError, ValueError):  # the terminal is gone
+            print(f"\n{words or 'stopped'}", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+
+
+def _stop_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """For the time while modules load: an exception within jaxlib's own start is a segmentation fault."""
+    _say_stopped()
+    os._exit(_STOPPED)
+
+
+def _on_interrupt(handler: Callable[[int, FrameType | None], Any]) -> None:
+    """Where Ctrl-C is ignored, as by what a script starts in the background, it stays so."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _is_command() -> bool:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name.partition(".")[0] == "cns_jax"
+
+
+if _is_command():
+    _on_interrupt(_stop_at_once)

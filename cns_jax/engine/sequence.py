@@ -150,11 +150,12 @@ class TrainingRun:
         newest = checkpoints.latest()
         if newest != self.number(len(self.concepts) - 1, steps):
             concept = self.concepts[0 if newest is None else divmod(newest, steps + 1)[0]]
-            # encoder and sampler are traced in a fraction of the step's time, so XLA has work early
-            latent_cache(studio, settings).ahead(concept.image_paths)
-            compile_priors(studio, priors_of(settings, concept), settings.prior.sample, caches(settings) / "priors")
-            shapes = step_shapes(self.spec, studio.params, memory, data_shapes(studio, settings, views))
-            train_steps.ahead(self.spec, settings.train.steps_per_call, *shapes)
+            with stop.at_once("compiling"):
+                # encoder and sampler are traced in a fraction of the step's time, so XLA has work early
+                latent_cache(studio, settings).ahead(concept.image_paths)
+                compile_priors(studio, priors_of(settings, concept), settings.prior.sample, caches(settings) / "priors")
+                shapes = step_shapes(self.spec, studio.params, memory, data_shapes(studio, settings, views))
+                train_steps.ahead(self.spec, settings.train.steps_per_call, *shapes)
         first, state = self._resume(checkpoints, memory)
         if state is not None:
             memory, state = state

@@ -42,8 +42,8 @@ class ConceptSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """steps: optimizer steps a concept; batch, prior_batch: its pictures and its prior images a step; steps_per_call:
-    optimizer steps in one jitted call;
+    """steps: optimizer steps a concept; batch: pictures a step; prior_batch: prior images a step;
+    steps_per_call: optimizer steps in one jitted call;
     decay_steps: the last steps of a concept (at most all), over which both learning rates fall to 0 in a line (0:
     constant rates, as in the paper); views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps
     (0: all alike, too); fsdp: devices that parameters are split over; remat: compute the UNet's blocks again in the
@@ -120,9 +120,9 @@ class PriorSettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What a run draws and measures. sheets: a sheet after every lesson and the overview; pictures: how many a prompt in
-    the closing evaluation, which the report shows (0: none); zero_shot: prompts without a concept in it; clip: the model
-    that scores (empty: the miniature's own for the miniature, else openai/clip-vit-base-patch32)."""
+    """What a run draws and measures. sheets: a sheet after every lesson and the overview; pictures: how many a prompt
+    in the closing evaluation, which the report shows (0: none); zero_shot: prompts without a concept in it; clip: the
+    model that scores (empty: the miniature's own for the miniature, else openai/clip-vit-base-patch32)."""
 
     sheets: bool = True
     pictures: int = 1
