@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from absl import flags
@@ -60,6 +60,7 @@ def command(takes: bool = False, messages: str = "%(message)s") -> Callable[[Mai
 @contextmanager
 def ending() -> Iterator[None]:
     """What ends the block ends the process: see `command`."""
+    sys.excepthook = _of_a_callback
     with _watching_interrupts():
         try:
             yield
@@ -86,10 +87,14 @@ def told_in_words(error: Exception) -> str | None:
         return _told_of_flags(error)
     if isinstance(error, OSError) and error.strerror:
         places = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        return ": ".join([*places[:1], error.strerror])
+        return f"{places[0] if places else 'reading or writing failed'}: {error.strerror}"
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
         first = next(iter(text.splitlines()), "")
         return f"the memory is full ({first or 'of this machine'}); try smaller batches, or --config.train.remat=True"
+    system = re.search(r"([^:\"]+) \[os_error_code='\d+'\]", text)  # tensorstore's words for an OSError
+    if system:
+        place = re.search(r"local file \"([^\"]+?)/*\"", text)
+        return f"{place[1] if place else 'writing failed'}: {system[1].strip()}"
     frames = traceback.extract_tb(error.__traceback__)
     if frames and frames[-1].filename.endswith("xla_bridge.py"):  # a RuntimeError, or an assertion, where JAX has none
         asked = os.environ.get("JAX_PLATFORMS", "")
@@ -204,6 +209,12 @@ def _of_an_interrupt(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def _of_a_callback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What ends this program never comes here. tensorstore's callbacks do, when a checkpoint could not be written."""
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def _stop(words: str = "") -> NoReturn:

@@ -79,11 +79,17 @@ def _later(line: str, part: str, step: int) -> bool:
         return True
 
 
+def _without_traceback(record: logging.LogRecord) -> bool:
+    return not record.exc_info
+
+
 def console(form: str = "%(message)s") -> None:
     """Send our messages to the terminal, and of other libraries' only warnings (orbax reports every save)."""
     logging.basicConfig(level=logging.INFO, format=form, force=True)  # absl has put its own handler there
     for name in ("absl", "jax", "orbax", "tensorflow_datasets"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # of a save that fails, as where the disk is full, orbax logs four tracebacks; the error is raised, too
+    logging.getLogger("absl").addFilter(_without_traceback)
 
 
 def bar(title: str, total: int, start: int = 0, unit: str = "step") -> tqdm:

@@ -77,13 +77,14 @@ def train(
         average = jax.tree.map(lambda a, p: a * decay + p * (1 - decay), state.average, new)
         return LoopState(state.step + 1, new, average, opt_state), {"loss": value, **logs}
 
-    jitted = jit(donate_argnums=0)(step)
     key = jax.random.key(seed)
     at = int(state.step)
+    if at < settings.steps:  # before signals are only noted: a compilation may take long, and has nothing to save
+        program = jit(donate_argnums=0)(step).jitted.lower(state, key, data).compile()
     with closing(checkpoints), closing(metrics), bar(name, settings.steps, at) as progress, StopSignals() as stop:
         since, counted = time.perf_counter(), at
         while at < settings.steps:
-            state, logs = jitted(state, key, data)
+            state, logs = program(state, key, data)
             at += 1
             if at % 20 == 0 or at == settings.steps:
                 values = {k: float(v) for k, v in logs.items()}
