@@ -144,7 +144,7 @@ def help_of(main: Main, full: bool = False) -> str:
 def _described(flag: flags.Flag[Any]) -> str:
     kind = "" if flag.boolean else "=" + _TYPES.get(flag.flag_type(), flag.flag_type().upper())
     choices = [value for value in getattr(flag.parser, "enum_values", ()) if value]
-    told = re.sub(r";\s*repeat this option to specify a list of values", "", flag.help or "")
+    told = re.sub(r"^<[^>]*>: |;\s*repeat this option to specify a list of values", "", flag.help or "")  # absl's
     if choices and not all(choice in told for choice in choices):
         told += f" ({', '.join(choices)})"
     if flag.default not in (None, "", False, []):

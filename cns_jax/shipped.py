@@ -67,7 +67,8 @@ def load_config(name: str) -> ConfigDict:
             get_config = vars(module).get("get_config")
             found = get_config() if callable(get_config) else None
         except SyntaxError as error:
-            raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}") from None
+            place = f"{error.filename}, line {error.lineno}" if error.filename else str(file)
+            raise ValueError(f"{place}: {error.msg}") from None
         except Exception as error:
             raise ValueError(f"{_place(error, file)}: {type(error).__name__}: {error}") from None
     if not callable(get_config):

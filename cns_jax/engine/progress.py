@@ -88,8 +88,8 @@ def console(form: str = "%(message)s") -> None:
     logging.basicConfig(level=logging.INFO, format=form, force=True)  # absl has put its own handler there
     for name in ("absl", "jax", "orbax", "tensorflow_datasets"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # of a save that fails, as where the disk is full, orbax logs four tracebacks; the error is raised, too
-    logging.getLogger("absl").addFilter(_without_traceback)
+    for name in ("absl", "asyncio"):  # tracebacks of a save that fails, as where the disk is full; it is raised, too
+        logging.getLogger(name).addFilter(_without_traceback)
 
 
 def bar(title: str, total: int, start: int = 0, unit: str = "step") -> tqdm:
