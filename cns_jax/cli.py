@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NoReturn
 
 from absl import flags
@@ -60,7 +60,7 @@ def command(takes: bool = False, messages: str = "%(message)s") -> Callable[[Mai
 @contextmanager
 def ending() -> Iterator[None]:
     """What ends the block ends the process: see `command`."""
-    sys.excepthook = _of_a_callback
+    sys.unraisablehook = _of_a_callback
     with _watching_interrupts():
         try:
             yield
@@ -211,10 +211,10 @@ def _of_an_interrupt(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _of_a_callback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What ends this program never comes here. tensorstore's callbacks do, when a checkpoint could not be written."""
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
+def _of_a_callback(unraisable: sys.UnraisableHookArgs) -> None:
+    """Of tensorstore, when a checkpoint could not be written: ten tracebacks that say nothing."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _stop(words: str = "") -> NoReturn:

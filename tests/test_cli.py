@@ -62,7 +62,7 @@ def launch(toy, monkeypatch, capsys) -> Launch:
     monkeypatch.setattr("cns_jax.engine.start.start", lambda *_: None)
     monkeypatch.setattr(cli.os, "_exit", lambda status: sys.exit(status))
     monkeypatch.setattr(cli, "_stopped", threading.Event())
-    before = signal.getsignal(signal.SIGINT), sys.excepthook
+    before = signal.getsignal(signal.SIGINT), sys.unraisablehook
 
     def run(*arguments: str, fail: BaseException | None = None, main: str = "main"):
         monkeypatch.setattr(sys, "argv", ["toy", *arguments])
@@ -73,7 +73,7 @@ def launch(toy, monkeypatch, capsys) -> Launch:
 
     yield run
     signal.signal(signal.SIGINT, before[0])
-    sys.excepthook = before[1]
+    sys.unraisablehook = before[1]
 
 
 def test_a_command_that_works(launch: Launch) -> None:
