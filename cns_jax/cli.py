@@ -123,8 +123,9 @@ def parse(main: Main, argv: Sequence[str], takes: bool = False) -> list[str]:
         sys.exit(0)
     try:
         left = flags.FLAGS(list(argv))[1:]
-    except (KeyError, IndexError, AttributeError, TypeError) as error:  # ml_collections, of paths of settings
-        raise ValueError(f"a --config.SETTING cannot be set: {error}") from None
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:  # of config_flags, for odd paths
+        told = str(error).partition(": SyntaxError")[0]
+        raise ValueError(f"a --config.SETTING of these cannot be set: {told}") from None
     if left and not takes:
         hint = " Did you mean --config=" + left[0] + "?" if "config" in flags.FLAGS else ""
         raise ValueError(f"{left[0]!r} is no flag; put a value with spaces between quotes.{hint}")
@@ -170,6 +171,9 @@ def _told_of_flags(error: flags.Error) -> str:
         near = difflib.get_close_matches(choice[2], known, 1)
         return f"{choice[1]}={choice[2]}: choose {', '.join(known)}" + (f"; did you mean {near[0]}?" if near else "")
     text = re.sub(r": invalid literal for int\(\) .*", " must be a whole number", text)
+    text = re.sub(r": \('Non-boolean argument to boolean flag', .*\)", " must be true or false", text)
+    text = re.sub(r": Failed to parse .* as a ConfigDict: .*", " is a group of settings: give one of them", text)
+    text = re.sub(r"Found (.*) in argv before a value.*", r"\1 stands before --config=..., but must come after", text)
     text = re.sub(r": could not convert string to float: .*", " must be a number", text)
     return text
 

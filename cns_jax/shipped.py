@@ -42,7 +42,7 @@ def config_file(name: str) -> Path:
         return path
     near = difflib.get_close_matches(path.stem, shipped, 1)
     hint = f"did you mean --config={near[0]}? " if near else ""
-    raise FileNotFoundError(f"{name} does not exist; {hint}{', '.join(shipped)} ship with cns-jax")
+    raise FileNotFoundError(f"--config={name} does not exist; {hint}{', '.join(shipped)} ship with cns-jax")
 
 
 def prompts_file(name: str) -> str:
@@ -121,7 +121,8 @@ class _Parser(flags.ArgumentParser):
 
     def parse(self, argument: str) -> ConfigDict:
         config = load_config(argument)
-        for given in sys.argv:
+        _ARGUMENTS[:] = flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)
+        for given in _ARGUMENTS:
             parents = re.match(r"--?(?:no)?config\.((?:[A-Za-z_]\w*\.)+)", given)
             group = config
             for name in parents[1].split(".")[:-1] if parents else ():
@@ -139,6 +140,9 @@ class _Parser(flags.ArgumentParser):
 def config_name() -> str:
     """The value of --config as it was given."""
     return str(config_flags.get_config_filename(flags.FLAGS["config"]))
+
+
+_ARGUMENTS: list[str] = []  # what config_flags looks for overrides in; empty until the command line is read
 
 
 def define_config(help_string: str) -> flags.FlagHolder[ConfigDict | None]:

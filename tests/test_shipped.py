@@ -63,10 +63,11 @@ def test_a_configuration_that_is_wrong(tmp_path: Path, text: str, said: str) -> 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("minni", "minni does not exist; did you mean --config=mini"),
+        ("minni", "--config=minni does not exist; did you mean --config=mini"),
         ("configs/minni.py", "did you mean --config=mini"),
         ("zzzz", "zzzz does not exist; bench, mini, "),
-        ("", " does not exist; "),
+        ("", "--config= does not exist; "),
+        ("/", "--config=/ does not exist; "),
     ],
 )
 def test_a_configuration_that_is_not_there(tmp_path: Path, monkeypatch, name: str, said: str) -> None:

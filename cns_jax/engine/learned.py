@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from cns_jax.core.files import read_json
 from cns_jax.core.settings import SettingsError, build, require
 from cns_jax.core.tree import Tree, fingerprint, flatten, overlay, select
 from cns_jax.engine.ledger import Ledger
@@ -45,7 +45,7 @@ class Learned:
         config = directory / "config.json"
         if not config.exists():
             raise SettingsError(f"{run} is not the folder of a training run (no config.json in it)")
-        settings = build(RunSettings, read_json(config), str(config))
+        settings = build(RunSettings, json.loads(config.read_text()))
         ledger = Ledger(directory).read()
         rows = ledger["concepts"]
         require(bool(rows), f"{run} has not finished its first concept yet; run the training command again to go on")

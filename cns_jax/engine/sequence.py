@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cns_jax.core.files import read_json
-from cns_jax.core.mesh import make_mesh, replicate
+from cns_jax.core.mesh import replicate
 from cns_jax.core.rng import stream
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.tree import fingerprint
@@ -59,7 +58,7 @@ def earlier_settings(settings: RunSettings) -> Path:
     """
     file = Path(settings.directory) / "config.json"
     if file.exists():
-        now, before = _plain(settings), read_json(file)
+        now, before = _plain(settings), json.loads(file.read_text())
         differing = sorted(k for k in now if before.get(k) != now[k])
         if differing:
             raise SettingsError(
@@ -87,8 +86,8 @@ def check_batch(settings: RunSettings, devices: int) -> None:
     require(
         images % devices == 0,
         f"train.batch + train.prior_batch = {images} images a step cannot be split over {devices} devices; give "
-        f"--config.train.batch={settings.train.batch + -images % devices}, or use fewer "
-        "devices, e.g. by CUDA_VISIBLE_DEVICES=0",
+        f"--config.train.batch={settings.train.batch + -images % devices}, or use fewer devices, e.g. by "
+        "CUDA_VISIBLE_DEVICES=0",
     )
 
 
@@ -102,12 +101,12 @@ class TrainingRun:
         self.concepts = find_concepts(settings)
         tokens = tuple(c.token for c in self.concepts)
         train = settings.train
-        check_batch(settings, make_mesh(train.fsdp).size)
         with self.timings.part("load"):
             self.studio = Studio.open(
                 source, tokens, settings.reserved_rows, settings.resolution, train.fsdp, settings.compute, train.remat
             )
         check_words(self.concepts, self.studio.vocabulary)
+        check_batch(settings, self.studio.mesh.size)
         self.directory = claim(settings)
         self.method: CNS = settings.method
         self.ledger = Ledger(self.directory)
@@ -150,12 +149,11 @@ class TrainingRun:
         newest = checkpoints.latest()
         if newest != self.number(len(self.concepts) - 1, steps):
             concept = self.concepts[0 if newest is None else divmod(newest, steps + 1)[0]]
-            with stop.at_once("compiling"):
-                # encoder and sampler are traced in a fraction of the step's time, so XLA has work early
-                latent_cache(studio, settings).ahead(concept.image_paths)
-                compile_priors(studio, priors_of(settings, concept), settings.prior.sample, caches(settings) / "priors")
-                shapes = step_shapes(self.spec, studio.params, memory, data_shapes(studio, settings, views))
-                train_steps.ahead(self.spec, settings.train.steps_per_call, *shapes)
+            # encoder and sampler are traced in a fraction of the step's time, so XLA has work early
+            latent_cache(studio, settings).ahead(concept.image_paths)
+            compile_priors(studio, priors_of(settings, concept), settings.prior.sample, caches(settings) / "priors")
+            shapes = step_shapes(self.spec, studio.params, memory, data_shapes(studio, settings, views))
+            train_steps.ahead(self.spec, settings.train.steps_per_call, *shapes)
         first, state = self._resume(checkpoints, memory)
         if state is not None:
             memory, state = state

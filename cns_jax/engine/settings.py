@@ -13,13 +13,6 @@ from cns_jax.methods.cns import CNS
 from cns_jax.weights.locate import Address
 
 AUTO = "auto"
-TITLE = """# Settings
-
-Every setting of a training run with its type, its default and what it means; made by
-`python -m cns_jax.train --help_settings` from the dataclasses. A configuration (`--config=mini`, `paper`, ... or a file
-of your own) gives its own values; `--config.SETTING=VALUE` on the command line changes any of them, for example
-`--config.train.steps=400`.
-"""
 
 
 @dataclass(frozen=True)
@@ -27,9 +20,9 @@ class ConceptSettings:
     """One concept to teach. Empty strings: the folder is the name, the token "<name>", the class word the
     last word of the name.
 
-    name: of the concept, in files and reports. token: the new word, "<name>" if empty. class_word: the noun that the
-    token goes before, such as cat. kind: what it is. init_word: whose embedding the token starts from (empty: the class
-    word's). folder: of its pictures, below data_root.
+    name: of the concept, in files and reports. token: the new word. class_word: the noun that the token goes before,
+    such as cat. kind: what it is. init_word: whose embedding the token starts from (empty: the class word's). folder:
+    of its pictures, below data_root.
     """
 
     name: str
@@ -42,13 +35,12 @@ class ConceptSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """steps: optimizer steps a concept; batch: pictures a step; prior_batch: prior images a step;
-    steps_per_call: optimizer steps in one jitted call;
+    """save_every: steps between checkpoints; flip: whether views are mirrored, too; steps: optimizer steps a concept;
+    batch: pictures a step; prior_batch: prior images a step; steps_per_call: optimizer steps in one jitted call;
     decay_steps: the last steps of a concept (at most all), over which both learning rates fall to 0 in a line (0:
     constant rates, as in the paper); views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps
     (0: all alike, too); fsdp: devices that parameters are split over; remat: compute the UNet's blocks again in the
-    backward pass, which saves memory and costs about a third more time; save_every: steps between checkpoints; flip:
-    whether views are mirrored, too."""
+    backward pass, which saves memory and costs about a third more time."""
 
     steps: int = 500
     batch: int = 1
@@ -102,10 +94,10 @@ class SampleSettings:
 class PriorSettings:
     """Prior images of a concept, made by the frozen base model and cached in `directory`.
 
+    images: how many a class. directory: the cache (empty: runs/cache).
+
     general: the share of them that shows prompts of all kinds instead of the class (0: the class alone, as in the
     paper). They hold what a lesson would change where the concept is not asked for.
-
-    images: how many a class. directory: the cache (empty: runs/cache).
     """
 
     images: int = 32
@@ -138,16 +130,16 @@ class ReportSettings:
 class RunSettings:
     """One run.
 
-    model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub; variant, tokenizer and
-    prediction_type: see `Address`. compute: the dtype of frozen weights and activations (auto: bfloat16 on GPU and
-    TPU, float32 on a CPU); what is trained is float32 always. data_root: a folder with one sub-folder a concept, or
-    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found).
-
     name: of the run (a configuration's own name if it says none). run: the run's folder (empty: runs/<name>).
     resolution: side of the pictures in pixels, a multiple of 8. seed: of every random draw. reserved_rows: rows of the
     token table for concepts, one each. calibration: the prompts that show which neurons serve everything. method_name:
     the continual method. variant: of the model's weight files, such as fp16. tokenizer: CLIP's tokenizer folder, for a
     model in a single file. prediction_type: of a single file that does not say it right.
+
+    model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub; variant, tokenizer and
+    prediction_type: see `Address`. compute: the dtype of frozen weights and activations (auto: bfloat16 on GPU and
+    TPU, float32 on a CPU); what is trained is float32 always. data_root: a folder with one sub-folder a concept, or
+    "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in which order (empty: all found).
     """
 
     name: str
@@ -197,3 +189,13 @@ class RunSettings:
     def directory(self) -> str:
         """The run's folder: `run`, or runs/<config name>."""
         return os.path.expanduser(self.run) or f"runs/{self.name}"
+
+
+TITLE = """# Settings
+
+Every setting of a training run with its type, its default and what it means; made by
+`python -m cns_jax.train --help_settings` from the dataclasses. A configuration (`--config=mini`, `paper`, ... or a file
+of your own) gives its own values; `--config.SETTING=VALUE` on the command line changes any of them, for example
+`--config.train.steps=400`.
+"""
+"""What docs/settings.md begins with."""
