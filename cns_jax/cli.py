@@ -93,7 +93,7 @@ def told_in_words(error: Exception) -> str | None:
         return f"the memory is full ({first or 'of this machine'}); try smaller batches, or --config.train.remat=True"
     system = re.search(r"([^:\"]+) \[os_error_code='\d+'\]", text)  # tensorstore's words for an OSError
     if system:
-        place = re.search(r"local file \"([^\"]+?)/*\"", text)
+        place = re.search(r"local file \"([^\"]+?)(\.orbax-[^\"]*)?/*\"", text)
         return f"{place[1] if place else 'writing failed'}: {system[1].strip()}"
     frames = traceback.extract_tb(error.__traceback__)
     if frames and frames[-1].filename.endswith("xla_bridge.py"):  # a RuntimeError, or an assertion, where JAX has none

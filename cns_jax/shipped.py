@@ -17,6 +17,8 @@ from ml_collections import ConfigDict, config_flags
 
 flags.disclaim_key_flags()  # --config belongs to the command that defines it
 
+_arguments: list[str] = []  # what config_flags looks for overrides in: nothing while flags are still being defined
+
 
 def folder() -> Path:
     """The configurations: inside an installed package, beside it in a checkout."""
@@ -121,8 +123,8 @@ class _Parser(flags.ArgumentParser):
 
     def parse(self, argument: str) -> ConfigDict:
         config = load_config(argument)
-        _ARGUMENTS[:] = flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)
-        for given in _ARGUMENTS:
+        _arguments[:] = flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)
+        for given in _arguments:
             parents = re.match(r"--?(?:no)?config\.((?:[A-Za-z_]\w*\.)+)", given)
             group = config
             for name in parents[1].split(".")[:-1] if parents else ():
@@ -142,14 +144,13 @@ def config_name() -> str:
     return str(config_flags.get_config_filename(flags.FLAGS["config"]))
 
 
-_ARGUMENTS: list[str] = []  # what config_flags looks for overrides in; empty until the command line is read
-
-
 def define_config(help_string: str) -> flags.FlagHolder[ConfigDict | None]:
     """The flag --config: a shipped name or a file, any setting of it overridden by --config.SETTING=VALUE.
 
     What is no setting is left to `core.settings.build`, which knows them all and names the nearest.
     """
-    holder = config_flags.DEFINE_config_file("config", None, help_string, lock_config=False, accept_new_attributes=True)
+    holder = config_flags.DEFINE_config_file(
+        "config", None, help_string, lock_config=False, accept_new_attributes=True, sys_argv=_arguments
+    )
     flags.FLAGS["config"].parser = _Parser()
     return holder
