@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from absl import flags
+from safetensors import SafetensorError
 from tiny_runs import ROOT, call
 
 from cns_jax import __main__, __version__, cli, shipped
@@ -124,6 +125,7 @@ def test_help_shows_the_commands_own_flags_in_their_order(launch: Launch) -> Non
         (OSError(28, "No space left on device"), "error: reading or writing failed: No space left on device"),
         (PermissionError(13, "Permission denied", Path("runs")), "error: runs: Permission denied"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"), "error: the memory is full ("),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "error: I/O error: No space left on"),
         (MemoryError(), "error: the memory is full (of this machine)"),
         (
             ValueError(
@@ -182,7 +184,10 @@ def test_an_interrupt_does_not_wait_for_a_library() -> None:
     )
     assert process.stdout is not None and process.stdout.readline() == "busy\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)  # and it would take minutes
+    try:
+        out, err = process.communicate(timeout=60)  # and it would take minutes
+    finally:
+        process.kill()
     assert (process.returncode, out, err) == (130, "", "\nstopped\n")
 
 
@@ -217,11 +222,12 @@ def test_a_command_by_its_name(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
 
 
-def test_a_run_that_is_damaged_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"name": "x"')
-    done = call("generate", f"--run={tmp_path}", "--prompt=x", "--prompts_file=set1")
-    assert done.returncode == 1 and done.stderr.startswith(f"error: {tmp_path}/config.json is not JSON (line 1: ")
-    assert len(done.stderr.splitlines()) == 1
+def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "picture.png"
+    file.write_bytes(b"\x89PNG")
+    done = call("generate", f"--run={file}", "--prompt=x", "--prompts_file=set1")
+    said = f"error: {file} is not the folder of a training run (no config.json in it)\n"
+    assert (done.returncode, done.stderr) == (1, said)
 
 
 def test_shipped_prompts_by_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_shipped_configuration_loads_from_anywhere(tmp_path: Path, monkeypatch) -> None:
+    importlib.import_module("configs.mini")  # as other tests do
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT])
     before = {name: module for name, module in sys.modules.items() if name.startswith("configs")}
