@@ -16,21 +16,23 @@ from cns_jax.core.settings import SettingsError
 def entries(cls: type) -> dict[str, str]:
     """What the docstring of dataclass `cls` says of its fields.
 
-    An entry is "field: text" or "one, other: text" and ends where the next one begins, or with the paragraph. Entries
-    may follow each other in a line, after a semicolon or a full stop, or have lines of their own.
+    An entry is "field: text", "one, other: text" or "field (aside): text", and ends where the next one begins, or with
+    the paragraph. Entries may follow each other in a line, after a semicolon or a full stop, or have lines of their
+    own. The first of a field counts.
     """
     fields = {field.name for field in dataclasses.fields(cls)}
     found: dict[str, str] = {}
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(cls.__doc__ or "")):
         text = " ".join(paragraph.split())
         heads = [
-            (match.start(), match.end(), re.findall(r"\w+", match[1].replace(" and ", " ")))
-            for match in re.finditer(r"(?:(?<=[;.:)] )|^)((?:\w+(?:, | and ))*\w+): ", text)
+            (match.start(), match.end(), re.findall(r"\w+", match[1].replace(" and ", " ")), match[2] or "")
+            for match in re.finditer(r"(?:(?<=[;.:)] )|^)((?:\w+(?:, | and ))*\w+)(?: \(([^()]*)\))?: ", text)
         ]
         heads = [head for head in heads if set(head[2]) <= fields]
-        ends = [begin for begin, _, _ in heads[1:]] + [len(text)]
-        for (_, start, names), end in zip(heads, ends, strict=False):  # no heads, one end
-            found |= dict.fromkeys(names, text[start:end].strip().rstrip(";."))
+        ends = [head[0] for head in heads[1:]] + [len(text)]
+        for (_, start, names, aside), end in zip(heads, ends, strict=False):  # no heads, one end
+            told = "; ".join(filter(None, (aside, text[start:end].strip().rstrip(";."))))
+            found = dict.fromkeys(names, told) | found
     return found
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cns_jax.core import files
 from cns_jax.weights.tensors import WeightsMismatch
 
 log = logging.getLogger(__name__)
@@ -20,11 +19,14 @@ PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".msgpack")
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object. Raises WeightsMismatch naming a missing or broken file."""
     try:
-        return files.read_json(file)
+        value = json.loads(file.read_text())
     except FileNotFoundError:
         raise WeightsMismatch(f"{file} does not exist; is {file.parent} a diffusers folder?") from None
-    except files.FileError as error:
-        raise WeightsMismatch(str(error)) from None
+    except json.JSONDecodeError as error:
+        raise WeightsMismatch(f"{file} is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise WeightsMismatch(f"{file} holds a JSON {type(value).__name__}; an object is expected")
+    return value
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

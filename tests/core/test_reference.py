@@ -25,7 +25,10 @@ def test_the_page_is_of_today() -> None:
 
 @dataclass(frozen=True)
 class Inner:
-    """steps: how many (0: none); one, other: of both kinds. Not a field: this. last: the end"""
+    """steps: how many (0: none); one, other: of both kinds. Not a field: this. last (a flag): the end
+
+    one and last: another word
+    """
 
     steps: int = 3
     one: float = 1e-3
@@ -52,7 +55,7 @@ class Outer:
 
 def test_entries_in_prose_and_in_lists() -> None:
     told = entries(Inner)
-    assert told["steps"] == "how many (0: none)" and told["last"] == "the end"
+    assert told["steps"] == "how many (0: none)" and told["last"] == "a flag; the end"
     assert told["one"] == told["other"] and told["one"].startswith("of both kinds")
     assert entries(Outer)["name"] == "of it, over two lines" and entries(Outer)["kind"] == "a or b"
 

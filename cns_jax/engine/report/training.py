@@ -31,13 +31,11 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     rows = []
-    for line in file.read_text(errors="replace").splitlines():
+    for line in file.read_text().splitlines():
         try:
-            row = json.loads(line)
+            rows.append(json.loads(line))
         except json.JSONDecodeError:  # the line that a kill cut short
             continue
-        if isinstance(row, dict) and {"part", "step", "time"} <= row.keys():
-            rows.append(row)
     return rows
 
 
