@@ -15,8 +15,14 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["cns_jax", "cns_jax.*"]),
-    package_data={"cns_jax.miniature": ["model/**/*"], "cns_jax.engine": ["templates/*"]},
+    packages=[*find_packages(include=["cns_jax", "cns_jax.*"]), "cns_jax.configs"],
+    package_dir={"cns_jax.configs": "configs"},  # see cns_jax/shipped.py
+    package_data={
+        "cns_jax.miniature": ["model/**/*"],
+        "cns_jax.engine": ["templates/*"],
+        "cns_jax.configs": ["prompts/*.txt"],
+    },
+    entry_points={"console_scripts": ["cns-jax = cns_jax.__main__:main"]},
     install_requires=[
         "absl-py>=2.1",
         "anyascii>=0.3.3",  # tokens and file names from names in other scripts

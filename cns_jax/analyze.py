@@ -5,9 +5,9 @@ Nothing is trained and no picture is made. Writes analysis.json, tables.md and e
 
 from __future__ import annotations
 
-import sys
+from absl import flags
 
-from absl import app, flags
+from cns_jax import cli
 
 _MODEL = flags.DEFINE_string("model", "miniature", "miniature, a diffusers folder, a .safetensors file, or a hub id")
 _VARIANT = flags.DEFINE_string("variant", "", "of the model's weight files, e.g. fp16")
@@ -25,24 +25,24 @@ _SEED = flags.DEFINE_integer("seed", 0, "seed of orders and draws", lower_bound=
 _OUT = flags.DEFINE_string("out", "", "folder for the results (default: RUN/analysis or runs/analysis)")
 
 
+@cli.command()
 def main(_: list[str]) -> None:
     """Flags to a page of tables and figures."""
     from cns_jax.engine.analysis import AnalysisRequest, analyze
-    from cns_jax.engine.start import start
 
-    start()
     try:
-        request = AnalysisRequest(
-            model=_MODEL.value, variant=_VARIANT.value, tokenizer=_TOKENIZER.value, run=_RUN.value, after=_AFTER.value,
-            data_root=_DATA.value, calibration=_CALIBRATION.value, ratios=tuple(map(float, _RATIOS.value)),
-            orders=_ORDERS.value, draws=_DRAWS.value, seed=_SEED.value, out=_OUT.value,
-        )  # fmt: skip
-        out = analyze(request)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        ratios = tuple(map(float, _RATIOS.value))
+    except ValueError:
+        raise ValueError(f"--ratios={','.join(_RATIOS.value)} must be numbers with commas between them") from None
+    request = AnalysisRequest(
+        model=_MODEL.value, variant=_VARIANT.value, tokenizer=_TOKENIZER.value, run=_RUN.value, after=_AFTER.value,
+        data_root=_DATA.value, calibration=_CALIBRATION.value, ratios=ratios,
+        orders=_ORDERS.value, draws=_DRAWS.value, seed=_SEED.value, out=_OUT.value,
+    )  # fmt: skip
+    out = analyze(request)
     print((out / "tables.md").read_text())
     print(f"Look at {out}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -7,12 +7,13 @@ Read the captions over: the concept's token goes before its class word, so a cap
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from absl import app, flags
+from absl import flags
+
+from cns_jax import cli
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -69,22 +70,18 @@ def load_captioner(model: str) -> Callable[[Image.Image], str]:
     return describe
 
 
+@cli.command()
 def main(_: list[str]) -> None:
     """Flags to pictures to captions."""
     from cns_jax.engine.captioning import to_caption, write_captions
-    from cns_jax.engine.start import start
 
-    start()
-    try:
-        paths = to_caption(Path(_ROOT.value).expanduser(), _OVERWRITE.value)
-        if not paths:
-            print(f"Every picture below {_ROOT.value} has a caption; --overwrite writes new ones")
-            return
-        written = write_captions(paths, load_captioner(_MODEL.value))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    paths = to_caption(Path(_ROOT.value).expanduser(), _OVERWRITE.value)
+    if not paths:
+        print(f"Every picture below {_ROOT.value} has a caption; --overwrite writes new ones")
+        return
+    written = write_captions(paths, load_captioner(_MODEL.value))
     print(f"Wrote {len(written)} captions below {_ROOT.value}; read them over, each should name its class word")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

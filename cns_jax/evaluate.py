@@ -7,10 +7,10 @@ control (does a picture show the scene, style, colours and subject that its prom
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 
-from absl import app, flags
+from absl import flags
+
+from cns_jax import cli, shipped
 
 _SUITE = flags.DEFINE_enum("suite", "concepts", ["concepts", "control"], "what to measure")
 _MODEL = flags.DEFINE_string("model", "miniature", "control: miniature, or the path of a diffusers folder")
@@ -25,7 +25,9 @@ _STAGES = flags.DEFINE_enum(
     "stages", "all", ["all", "ends"],
     "concepts: after every lesson, or each concept only right after its own and after the last one",
 )  # fmt: skip
-_PROMPTS = flags.DEFINE_string("prompts_file", "", "concepts: a prompt a line (default: 35 + 4 + 3 as in the paper)")
+_PROMPTS = flags.DEFINE_string(
+    "prompts_file", "", "concepts: a prompt a line, or set1, ... (default: 35 + 4 + 3 as in the paper)"
+)
 _CLIP = flags.DEFINE_string(
     "clip", "", "concepts: a CLIP folder or hub id (default: the miniature's own, or openai/clip-vit-base-patch32)"
 )
@@ -40,18 +42,14 @@ _GUIDANCE = flags.DEFINE_float("guidance_scale", -1.0, "classifier-free guidance
 _OUT = flags.DEFINE_string("out", "", "folder for the figures and pictures (default: in the run's folder)")
 
 
+@cli.command()
 def main(_: list[str]) -> None:
     """Flags to the suite to a table."""
-    from cns_jax.engine.start import start
-
-    start()
-    try:
-        print(_control() if _SUITE.value == "control" else _concepts())
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    print(_control() if _SUITE.value == "control" else _concepts())
 
 
 def _concepts() -> str:
+    from cns_jax.core.files import read_json
     from cns_jax.engine.evaluation import EvaluationRequest, evaluate
     from cns_jax.engine.learned import Learned
     from cns_jax.engine.report.page import write_report
@@ -61,12 +59,13 @@ def _concepts() -> str:
     if not _RUN.value:
         raise ValueError("give --run=DIR, the folder of a training run; to measure a model alone: --suite=control")
     request = EvaluationRequest(
-        run=_RUN.value, stages=_STAGES.value, num=_NUM.value or 4, prompts_file=_PROMPTS.value, clip=_CLIP.value,
+        run=_RUN.value, stages=_STAGES.value, num=_NUM.value or 4, clip=_CLIP.value,
+        prompts_file=shipped.prompts_file(_PROMPTS.value),
         dino=_DINO.value, seed=_SEED.value, zero_shot=_ZERO_SHOT.value, out=_OUT.value,
         sample=sampling(Learned.of(_RUN.value).settings.sample, _SAMPLER.value, _STEPS.value, _GUIDANCE.value),
     )  # fmt: skip
     file = evaluate(request)
-    table = score_table(json.loads(file.read_text()))
+    table = score_table(read_json(file))
     if _OUT.value:
         return f"{table}\nWrote {file}"
     return f"{table}\nWrote {file}\nLook at {write_report(_RUN.value)}"
@@ -85,4 +84,4 @@ def _control() -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

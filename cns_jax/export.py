@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+from absl import flags
 
-from absl import app, flags
+from cns_jax import cli
 
 _FORMATS = ("diffusers", "single-file", "lora", "custom-diffusion", "textual-inversion", "patch")
 _RUN = flags.DEFINE_string("run", None, "folder of a training run", required=True)
@@ -29,29 +29,25 @@ _BUNDLE = flags.DEFINE_bool("bundle_embeddings", False, "lora: the embeddings in
 _LICENSE = flags.DEFINE_string("license", "", "licence note for the files' metadata")
 
 
+@cli.command()
 def main(_: list[str]) -> None:
     """Flags to the export's files."""
     from cns_jax.engine.export import ExportRequest, export
     from cns_jax.engine.export.exporter import LICENSE
-    from cns_jax.engine.start import start
 
-    start()
-    try:
-        files, how = export(
-            ExportRequest(
-                _RUN.value,
-                _FORMAT.value,
-                _OUT.value,
-                _AFTER.value,
-                _DTYPE.value,
-                _LICENSE.value or LICENSE,
-                _STRENGTH.value,
-                _RANK.value,
-                _BUNDLE.value,
-            )
+    files, how = export(
+        ExportRequest(
+            _RUN.value,
+            _FORMAT.value,
+            _OUT.value,
+            _AFTER.value,
+            _DTYPE.value,
+            _LICENSE.value or LICENSE,
+            _STRENGTH.value,
+            _RANK.value,
+            _BUNDLE.value,
         )
-    except (ValueError, OSError) as error:  # every error that the user can mend is one
-        sys.exit(f"error: {error}")
+    )
     for file in files:
         size = sum(f.stat().st_size for f in file.rglob("*") if f.is_file()) if file.is_dir() else file.stat().st_size
         print(f"{size / 1e6:10.2f} MB  {file}" if size > 1e5 else f"{size / 1e3:10.2f} kB  {file}")
@@ -59,4 +55,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

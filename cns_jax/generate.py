@@ -9,9 +9,9 @@ read in chunks. --prompt_syntax=plain takes them to the letter.
 
 from __future__ import annotations
 
-import sys
+from absl import flags
 
-from absl import app, flags
+from cns_jax import cli, shipped
 
 _RUN = flags.DEFINE_string("run", "", "folder of a training run")
 _AFTER = flags.DEFINE_string("after", "", "of the run: use the weights right after this concept (default: the last)")
@@ -33,7 +33,7 @@ _PREDICTION = flags.DEFINE_enum(
     "prediction_type", "", ("", "epsilon", "v_prediction"), "of a single file that does not say it right"
 )
 _PROMPT = flags.DEFINE_multi_string("prompt", [], "what to show; repeat the flag for several prompts")
-_FILE = flags.DEFINE_string("prompts_file", "", "a text file with one prompt a line, e.g. configs/prompts/set1.txt")
+_FILE = flags.DEFINE_string("prompts_file", "", "a text file with one prompt a line, or set1, set2, set3")
 _SYNTAX = flags.DEFINE_enum(
     "prompt_syntax",
     "a1111",
@@ -66,28 +66,24 @@ _OUT = flags.DEFINE_string("out", "", "folder for the PNGs (default: RUN/generat
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "number from 0 and replace what is there, instead of numbering up")
 
 
+@cli.command()
 def main(_: list[str]) -> None:
     """Flags to weights to PNGs and a grid."""
     from cns_jax.engine.generate import generate
     from cns_jax.engine.request import Request
-    from cns_jax.engine.start import start
 
-    start()
-    try:
-        request = Request(
-            run=_RUN.value, after=_AFTER.value, strength=_STRENGTH.value, model=_MODEL.value,
-            tokens=tuple(_TOKENS.value), variant=_VARIANT.value, tokenizer=_TOKENIZER.value,
-            prediction_type=_PREDICTION.value, prompts=tuple(_PROMPT.value), prompts_file=_FILE.value,
-            prompt_syntax=_SYNTAX.value,  # type: ignore[arg-type]
-            negative_prompt=_NEGATIVE.value, num=_NUM.value, seed=_SEED.value,
-            sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value, width=_WIDTH.value,
-            height=_HEIGHT.value, clip_skip=_SKIP.value, vae=_VAE.value, compute=_COMPUTE.value, out=_OUT.value,
-            overwrite=_OVERWRITE.value,
-        )  # fmt: skip
-        print(f"Wrote {generate(request)}")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    request = Request(
+        run=_RUN.value, after=_AFTER.value, strength=_STRENGTH.value, model=_MODEL.value,
+        tokens=tuple(_TOKENS.value), variant=_VARIANT.value, tokenizer=_TOKENIZER.value,
+        prediction_type=_PREDICTION.value, prompts=tuple(_PROMPT.value), prompts_file=shipped.prompts_file(_FILE.value),
+        prompt_syntax=_SYNTAX.value,  # type: ignore[arg-type]
+        negative_prompt=_NEGATIVE.value, num=_NUM.value, seed=_SEED.value,
+        sampler=_SAMPLER.value, steps=_STEPS.value, guidance_scale=_GUIDANCE.value, width=_WIDTH.value,
+        height=_HEIGHT.value, clip_skip=_SKIP.value, vae=_VAE.value, compute=_COMPUTE.value, out=_OUT.value,
+        overwrite=_OVERWRITE.value,
+    )  # fmt: skip
+    print(f"Wrote {generate(request)}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

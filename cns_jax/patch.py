@@ -11,9 +11,9 @@ python -m cns_jax.export --format=patch writes them.
 
 from __future__ import annotations
 
-import sys
+from absl import flags
 
-from absl import app, flags
+from cns_jax import cli
 
 _MODEL = flags.DEFINE_string(
     "model", "", "'miniature', a diffusers folder, a .safetensors file, or owner/name on the hub"
@@ -27,33 +27,29 @@ _TOKENIZER = flags.DEFINE_string("tokenizer", "", "CLIP tokenizer folder, for a 
 _ACTIONS = ("apply", "revert", "show", "verify")
 
 
+@cli.command(takes=True)
 def main(arguments: list[str]) -> None:
     """Flags to one of the four actions."""
     from cns_jax.core.settings import require
     from cns_jax.engine import patching
-    from cns_jax.engine.start import start
     from cns_jax.weights.locate import Address
 
-    start()
-    action, files = (arguments[1] if len(arguments) > 1 else ""), arguments[2:]
+    action, files = (arguments[0] if arguments else ""), arguments[1:]
     address = Address(_MODEL.value, _VARIANT.value, _TOKENIZER.value, _PREDICTION.value)
-    try:
-        require(action in _ACTIONS, f"say what to do: {', '.join(_ACTIONS)}; see --help")
-        require(action == "show" or bool(_MODEL.value), "--model is needed")
-        if action == "apply":
-            print(f"Wrote {patching.apply(address, files, _OUT.value)}")
-        elif action == "revert":
-            require(not files, f"revert takes no files, it removes the last concept; got {', '.join(files)}")
-            folder, name = patching.revert(_MODEL.value, _OUT.value)
-            print(f"Took out {name}. Wrote {folder}")
-        elif action == "verify":
-            print("\n".join(patching.verify(address, files)))
-        else:
-            require(bool(files), "show needs patch files")
-            print("\n\n".join("\n".join(patching.show(file)) for file in files))
-    except (ValueError, OSError) as error:  # every error that the user can mend is one
-        sys.exit(f"error: {error}")
+    require(action in _ACTIONS, f"say what to do: {', '.join(_ACTIONS)}; see --help")
+    require(action == "show" or bool(_MODEL.value), "--model is needed")
+    if action == "apply":
+        print(f"Wrote {patching.apply(address, files, _OUT.value)}")
+    elif action == "revert":
+        require(not files, f"revert takes no files, it removes the last concept; got {', '.join(files)}")
+        folder, name = patching.revert(_MODEL.value, _OUT.value)
+        print(f"Took out {name}. Wrote {folder}")
+    elif action == "verify":
+        print("\n".join(patching.verify(address, files)))
+    else:
+        require(bool(files), "show needs patch files")
+        print("\n\n".join("\n".join(patching.show(file)) for file in files))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

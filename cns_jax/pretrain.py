@@ -1,24 +1,24 @@
-"""Pre-train the miniature: python -m cns_jax.pretrain --config=configs/pretrain_miniature.py"""
+"""Pre-train the miniature: python -m cns_jax.pretrain --config=pretrain_miniature"""
 
 from __future__ import annotations
 
-from absl import app
-from ml_collections import config_flags
+from cns_jax import cli, shipped
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "the recipe", lock_config=True)
+_CONFIG = shipped.define_config("the recipe: pretrain_miniature, or a file of your own")
 
 
+@cli.command(messages="%(asctime)s %(message)s")
 def main(_: list[str]) -> None:
     """Flags to settings to the stages."""
     from cns_jax.core.settings import build
     from cns_jax.engine.pretrain.export import export
     from cns_jax.engine.pretrain.run import run
     from cns_jax.engine.pretrain.settings import PretrainSettings
-    from cns_jax.engine.start import start
 
-    start("%(asctime)s %(message)s")
+    if _CONFIG.value is None:
+        raise ValueError("give the recipe, e.g. --config=pretrain_miniature")
     run(build(PretrainSettings, _CONFIG.value.to_dict()), export)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -6,75 +6,56 @@
 The first writes study/study.html, which goes to the users, and study/key.json, which does not: it tells which picture
 is of which run. For each prompt the page asks the paper's two questions, which picture fits the text best and which
 is most similar to the concept's pictures, and saves a file of answers at the end.
+
+The tally says which run users preferred, in percent with 95 % intervals (Wilson's, with the effective number of
+answers: those of one user resemble each other).
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import sys
-from collections.abc import Sequence
+from absl import flags
 
-_STYLE = argparse.RawDescriptionHelpFormatter
+from cns_jax import cli, shipped
 
-
-def page_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line of the page; argparse, since absl's flags take no `--runs A B C`."""
-    parser = argparse.ArgumentParser("python -m cns_jax.study", description=__doc__, formatter_class=_STYLE)
-    add = parser.add_argument
-    add("--runs", nargs="+", required=True, metavar="RUN", help="folders of two or more finished training runs")
-    add("--out", default="study", metavar="DIR", help="folder to write (default: study)")
-    add("--prompts_file", default="", metavar="FILE", help="a text file with one prompt a line (default: made from "
-        "the concepts that all runs know)")  # fmt: skip
-    add("--singles", type=int, default=5, metavar="N", help="made prompts with one concept (default: 5)")
-    add("--pairs", type=int, default=15, metavar="N", help="made prompts with two subjects (default: 15)")
-    add("--num", type=int, default=1, metavar="N", help="samples a prompt, each with two questions (default: 1; the "
-        "paper has 5)")  # fmt: skip
-    add("--seed", type=int, default=0, metavar="N", help="seed of a prompt's first sample, for all runs (default: 0)")
-    add("--sampler", default="", metavar="NAME", help="for all runs (default: the first run's; also the next two)")
-    add("--steps", type=int, default=0, metavar="N", help="denoising steps")
-    add("--guidance_scale", type=float, default=-1.0, metavar="X", help="classifier-free guidance")
-    add("--data_root", default="", metavar="DIR", help="where the concepts' pictures are now (default: where the runs "
-        "had them)")  # fmt: skip
-    add("--side", type=int, default=512, metavar="N", help="scale larger pictures down to this (default: 512)")
-    return parser.parse_args(arguments)
+_RUNS = flags.DEFINE_multi_string("runs", [], "folders of two or more finished training runs: --runs A B C")
+_OUT = flags.DEFINE_string("out", "study", "folder to write")
+_PROMPTS = flags.DEFINE_string(
+    "prompts_file", "", "a text file with one prompt a line, or set1, ... (default: made from the concepts that all "
+    "runs know)",
+)  # fmt: skip
+_SINGLES = flags.DEFINE_integer("singles", 5, "made prompts with one concept")
+_PAIRS = flags.DEFINE_integer("pairs", 15, "made prompts with two subjects")
+_NUM = flags.DEFINE_integer("num", 1, "samples a prompt, each with two questions; the paper has 5")
+_SEED = flags.DEFINE_integer("seed", 0, "seed of a prompt's first sample, for all runs")
+_SAMPLER = flags.DEFINE_string("sampler", "", "for all runs (default: the first run's; also the next two)")
+_STEPS = flags.DEFINE_integer("steps", 0, "denoising steps")
+_GUIDANCE = flags.DEFINE_float("guidance_scale", -1.0, "classifier-free guidance")
+_DATA = flags.DEFINE_string("data_root", "", "where the concepts' pictures are now (default: where the runs had them)")
+_SIDE = flags.DEFINE_integer("side", 512, "scale larger pictures down to this")
+_KEY = flags.DEFINE_string("key", "study/key.json", "tally: the study's key")
 
 
-def tally_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line of the tally."""
-    parser = argparse.ArgumentParser(
-        "python -m cns_jax.study tally",
-        description="Which run users preferred, in percent with 95 % intervals (Wilson's, with the effective number "
-        "of answers: those of one user resemble each other).",
-    )
-    parser.add_argument("files", nargs="+", metavar="ANSWERS", help="the JSON files that users have sent")
-    parser.add_argument("--key", default="study/key.json", help="the study's key (default: study/key.json)")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str]) -> None:
+@cli.command(takes=True)
+def main(arguments: list[str]) -> None:
     """Arguments to the page, or to the tally."""
-    tallying = bool(arguments) and arguments[0] == "tally"
-    parsed = tally_arguments(arguments[1:]) if tallying else page_arguments(arguments)
+    if arguments[:1] == ["tally"]:
+        from cns_jax.core.settings import require
+        from cns_jax.evals.preferences import tally  # needs no model, so starts at once
 
-    from cns_jax.engine.start import start
+        require(len(arguments) > 1, "tally needs the JSON files that users have sent")
+        print(tally(arguments[1:], _KEY.value))
+        return
+    from cns_jax.engine.study import StudyRequest, study
 
-    start()
-    try:
-        if tallying:
-            from cns_jax.evals.preferences import tally  # needs no model, so starts at once
-
-            print(tally(parsed.files, parsed.key))
-            return
-        from cns_jax.engine.study import StudyRequest, study
-
-        values = {**vars(parsed), "runs": tuple(parsed.runs)}
-        page = study(StudyRequest(**{f.name: values[f.name] for f in dataclasses.fields(StudyRequest)}))
-    except (ValueError, OSError) as error:  # every error that the user can mend is one
-        sys.exit(f"error: {error}")
+    request = StudyRequest(
+        runs=(*_RUNS.value, *arguments), out=_OUT.value, prompts_file=shipped.prompts_file(_PROMPTS.value),
+        singles=_SINGLES.value, pairs=_PAIRS.value, num=_NUM.value, seed=_SEED.value, sampler=_SAMPLER.value,
+        steps=_STEPS.value, guidance_scale=_GUIDANCE.value, data_root=_DATA.value, side=_SIDE.value,
+    )  # fmt: skip
+    page = study(request)
     print(f"Wrote {page} ({page.stat().st_size / 1e6:.1f} MB): send it to the users; it works without a network")
     print(f"Keep {page.with_name('key.json')} to yourself: it tells which picture is of which run")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

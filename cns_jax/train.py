@@ -1,15 +1,18 @@
-"""Teach concepts one after another: python -m cns_jax.train --config=configs/mini.py [--dry_run] [--config.seed=1]"""
+"""Teach concepts one after another: python -m cns_jax.train --config=mini [--dry_run] [--config.seed=1]"""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "what to teach and how; see configs/", lock_config=True)
+from cns_jax import cli, shipped
+
+_CONFIG = shipped.define_config(
+    f"what to teach and how: {', '.join(shipped.names())}, or a file of your own; "
+    "--config.SETTING=VALUE changes a setting, e.g. --config.train.steps=100"
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "check everything, print the plan, train nothing")
 _CONCEPT = flags.DEFINE_multi_string(
     "concept",
@@ -17,43 +20,41 @@ _CONCEPT = flags.DEFINE_multi_string(
     'what a concept is, e.g. --concept="my_cat: class_word=cat, kind=style, token=<x>, init_word=y, steps=300"; any of '
     "these, by its folder's name; repeat the flag for several; goes before concept.toml in the folder",
 )
+_HELP_SETTINGS = flags.DEFINE_bool("help_settings", False, "print every setting with its type, default and meaning")
 
 
+@cli.command()
 def main(_: list[str]) -> None:
     """Flags to settings to the run."""
+    from cns_jax.core.reference import reference
     from cns_jax.core.settings import build
     from cns_jax.data.spec import read_flags
     from cns_jax.engine.closing import close, finished
-    from cns_jax.engine.fit import Interrupted
     from cns_jax.engine.lock import holding
     from cns_jax.engine.plan import plan
     from cns_jax.engine.sequence import run
-    from cns_jax.engine.settings import RunSettings
-    from cns_jax.engine.start import start
+    from cns_jax.engine.settings import TITLE, RunSettings
 
-    start()
+    if _HELP_SETTINGS.value:
+        print(reference(RunSettings, TITLE), end="")
+        return
     if _CONFIG.value is None:
-        sys.exit("error: give a configuration, e.g. --config=configs/mini.py")
+        raise ValueError(f"give a configuration, e.g. --config=mini; shipped: {', '.join(shipped.names())}")
     values = _CONFIG.value.to_dict()
-    values.setdefault("name", Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem)
-    try:
-        values["said"] = [dataclasses.asdict(spec) for spec in read_flags(_CONCEPT.value)]
-        settings = build(RunSettings, values)
-        if _DRY_RUN.value:
-            print("\n".join(plan(settings)))
+    values.setdefault("name", Path(shipped.config_name()).stem)
+    values["said"] = [dataclasses.asdict(spec) for spec in read_flags(_CONCEPT.value)]
+    settings = build(RunSettings, values)
+    if _DRY_RUN.value:
+        print("\n".join(plan(settings)))
+        return
+    with holding(Path(settings.directory)):
+        if done := finished(settings):
+            print(done)
             return
-        with holding(Path(settings.directory)):
-            if done := finished(settings):
-                print(done)
-                return
-            run(settings)
-            report = close(settings)
-    except (ValueError, OSError) as error:  # every error that the user can mend is one
-        sys.exit(f"error: {error}")
-    except Interrupted as stopped:
-        sys.exit(f"{stopped}; run the same command again to go on from there")
+        run(settings)
+        report = close(settings)
     print(f"Done. Look at {report}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

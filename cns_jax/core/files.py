@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+
+
+class FileError(ValueError):
+    """A file does not hold what it should; the message names it."""
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises FileError if it holds anything else, and FileNotFoundError without it."""
+    try:
+        value = json.loads(file.read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        told = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "no text"
+        raise FileError(f"{file} is not JSON ({told}); was it cut short or changed by hand?") from None
+    if not isinstance(value, dict):
+        raise FileError(f"{file} holds a JSON {type(value).__name__}; an object is expected")
+    return value
+
+
+def require_keys(value: object, keys: Mapping[str, type], where: str) -> None:
+    """Raise FileError naming `where` unless `value` is a mapping whose `keys` have values of these types."""
+    if not isinstance(value, Mapping):
+        raise FileError(f"{where} is a {type(value).__name__}; an object is expected")
+    for key, kind in keys.items():
+        if not isinstance(value.get(key), kind):
+            found = f"is a {type(value[key]).__name__}" if key in value else "is missing"
+            raise FileError(f"{where}: {key!r} {found}; {kind.__name__} is expected")
 
 
 @contextmanager

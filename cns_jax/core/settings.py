@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -19,29 +19,58 @@ class SettingsError(ValueError):
 def build(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
     """Dataclass `cls` from a mapping, nested dataclasses from nested mappings, lists to tuples.
 
-    Raises SettingsError naming an unknown key (with the closest known one) or a value of the wrong type.
+    Raises SettingsError naming an unknown key (with the closest known ones), a missing one, or a value of the wrong
+    type.
     """
+    return _build(cls, values, where, list(names_of(cls, where)))
+
+
+def names_of(cls: type, prefix: str) -> Iterator[str]:
+    """Dotted names of all settings below `prefix`, those of nested dataclasses after their own."""
+    for field, hint in typing.get_type_hints(cls).items():
+        name = f"{prefix}.{field}"
+        yield name
+        inner, many = (typing.get_args(hint)[0], "[0]") if typing.get_origin(hint) is tuple else (hint, "")
+        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+            yield from names_of(inner, name + many)
+
+
+def _build(cls: type[T], values: Mapping[str, Any], where: str, known: Sequence[str]) -> T:
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{where}={values!r} is a {type(values).__name__}; it must be a group of settings")
     hints = typing.get_type_hints(cls)
-    fields = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    arguments = {}
-    for key, value in values.items():
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(fields))}"
-            raise SettingsError(f"{where}.{key} is not a setting; {hint}")
-        arguments[key] = _value(hints[key], value, f"{where}.{key}")
-    try:
-        return cls(**arguments)
-    except TypeError as error:
-        raise SettingsError(f"{where}: {error}") from None
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    for key in values:
+        if key not in {f.name for f in fields}:
+            raise SettingsError(f"{where}.{key} is not a setting; {_near(str(key), hints, where, known)}")
+    no_default = dataclasses.MISSING
+    missing = [f.name for f in fields if f.default is no_default and f.default_factory is no_default]
+    missing = [name for name in missing if name not in values]
+    require(not missing, f"{where} says nothing of {', '.join(missing)}, which must be given")
+    return cls(**{key: _value(hints[key], value, f"{where}.{key}", known) for key, value in values.items()})
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+def _near(key: str, siblings: Iterable[str], where: str, known: Sequence[str]) -> str:
+    """A hint at settings whose names resemble `key`: of the same group, else of any other."""
+    here = difflib.get_close_matches(key, siblings, 1)
+    if here:
+        return f"did you mean {where}.{here[0]}?"
+    last = {name: name.rpartition(".")[2] for name in known if "[" not in name}
+    alike = difflib.get_close_matches(key, set(last.values()), 1, 0.8)
+    found = [name for name, own in last.items() if own in alike]
+    if found:
+        return f"did you mean {' or '.join(found)}?"
+    return f"known: {', '.join(sorted(siblings))}"
+
+
+def _value(hint: Any, value: Any, where: str, known: Sequence[str]) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return build(hint, value, where)
+        return _build(hint, value, where, known)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
-        return tuple(_value(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        listed = isinstance(value, Sequence) and not isinstance(value, str)
+        require(listed, f"{where}={value!r} is a {type(value).__name__}; it must be a tuple")
+        return tuple(_value(arguments[0], v, f"{where}[{i}]", known) for i, v in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if origin is typing.Literal:

@@ -93,9 +93,10 @@ def analyze(request: AnalysisRequest) -> Path:
 
     Raises SettingsError or WeightsMismatch for a run or model that cannot be analysed.
     """
-    found = measure(subject_of(request), request)
+    subject = subject_of(request)
     out = Path(request.out or (Path(request.run) / "analysis" if request.run else "runs/analysis")).expanduser()
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)  # before the work, which a folder that cannot be made would waste
+    found = measure(subject, request)
     (out / "analysis.json").write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
     (out / "tables.md").write_text(page(found, draw_figures(found, out)))
     return out

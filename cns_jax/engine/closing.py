@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
+from cns_jax.core.files import FileError, read_json, require_keys
 from cns_jax.engine.evaluation import EvaluationRequest, evaluate
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.lessons import lessons_of
@@ -59,7 +59,10 @@ def close(settings: RunSettings) -> Path:
 def _evaluated(folder: Path) -> bool:
     """Whether all concepts have scores: made by the user, perhaps, with more pictures than ours."""
     file = folder / "evaluation" / "evaluation.json"
-    if not file.exists():
+    try:
+        value = read_json(file)
+        require_keys(value, {"concepts": list, "scores": list, "summary": dict, "zero_shot": dict}, str(file))
+    except (FileNotFoundError, FileError):  # a damaged one is made again
         return False
-    scored = [concept["name"] for concept in json.loads(file.read_text())["concepts"]]
+    scored = [concept.get("name") for concept in value["concepts"]]
     return scored == [row["name"] for row in Ledger(folder).read()["concepts"]]

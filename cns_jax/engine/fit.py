@@ -20,8 +20,11 @@ from cns_jax.engine.settings import TrainSettings
 from cns_jax.engine.step import StepSpec, train_steps
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """The user or the machine asked to stop; everything up to now is saved."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; run the same command again to go on from there"
 
 
 class Diverged(ArithmeticError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cns_jax.core.files import read_json
 from cns_jax.core.settings import SettingsError, build, require
 from cns_jax.core.tree import Tree, fingerprint, flatten, overlay, select
 from cns_jax.engine.ledger import Ledger
@@ -91,14 +91,13 @@ class Learned:
 def read_settings(file: Path) -> RunSettings:
     """The settings in a run's config.json; the run is where the file is, wherever it was made.
 
-    Raises SettingsError naming the file if it is damaged or of another version.
+    Raises SettingsError or FileError naming the file if it is damaged or of another version.
     """
+    values = read_json(file)
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        require(isinstance(values, dict), "it holds no settings")
         return build(RunSettings, {**values, "run": str(file.parent)})
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"{file} cannot be read ({error}); it is damaged, or of another version") from None
+    except SettingsError as error:
+        raise SettingsError(f"{file} is damaged, or of another version: {error}") from None
 
 
 def data_folder(directory: str | Path) -> Path:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cns_jax.core.files import replacing
-from cns_jax.core.settings import SettingsError, require
+from cns_jax.core.files import FileError, read_json, replacing, require_keys
+from cns_jax.core.settings import require
 
 Row = Mapping[str, Any]
-_NEEDED = ("name", "token", "class_word", "kind", "weights")
+_NEEDED = dict.fromkeys(("name", "token", "class_word", "kind", "weights"), str)
 
 
 class Ledger:
@@ -24,19 +24,18 @@ class Ledger:
         self.file = directory / "ledger.json"
 
     def read(self) -> dict[str, Any]:
-        """Its content; an empty ledger if the file is not there yet. Raises SettingsError if it is damaged."""
+        """Its content; an empty ledger if the file is not there yet. Raises FileError if it is damaged."""
         empty: dict[str, Any] = {"base": "", "base_kernels": "", "concepts": []}
         if not self.file.exists():
             return empty
-        try:
-            found = {**empty, **json.loads(self.file.read_text(encoding="utf-8"))}
-            whole = isinstance(found["concepts"], list)
-            whole = whole and all(isinstance(row[key], str) for row in found["concepts"] for key in _NEEDED)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise SettingsError(f"{self.file} is damaged ({error!r}); take a copy of it, or start anew") from None
-        require(whole, f"{self.file} is damaged: a concept's row lacks one of {', '.join(_NEEDED)}")
-        outside = [row["weights"] for row in found["concepts"] if _leaves(row["weights"])]
-        require(not outside, f"{self.file}: {outside[:1]} lies outside of the run's folder")
+        found = empty | read_json(self.file)
+        require_keys(found, {"base": str, "base_kernels": str, "concepts": list}, str(self.file))
+        for number, row in enumerate(found["concepts"]):
+            require_keys(row, _NEEDED, f"{self.file}: concept {number + 1}")
+            if _leaves(row["weights"]):
+                raise FileError(f"{self.file}: {row['weights']} lies outside of the run's folder")
+        if found.get("current") is not None:
+            require_keys(found["current"], {"name": str, "token": str}, f"{self.file}: the lesson that is going on")
         return found
 
     def check_base(self, base: str, model: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cns_jax.core.files import copy_folder, save_tensors
+from cns_jax.core.files import copy_folder, read_json, require_keys, save_tensors
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.engine.learned import kernels_of, token_table, with_concepts, with_rows
 from cns_jax.engine.studio import MINIATURE, find_source
@@ -45,8 +45,11 @@ class Applied:
         record = model / _FOLDER / _RECORD
         if address.model == MINIATURE or not record.is_file():
             return None
-        found = json.loads(record.read_text())
+        found = read_json(record)
+        require_keys(found, {"base": str, "patches": list}, str(record))
         rows = found["patches"]
+        for index, row in enumerate(rows):
+            require_keys(row, {"name": str, "id": str}, f"{record}, patch {index + 1}")
         return cls(found["base"], tuple(r["name"] for r in rows), tuple(r["id"] for r in rows), model / _FOLDER)
 
     @property

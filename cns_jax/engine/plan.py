@@ -149,6 +149,7 @@ def _free_bytes(directory: Path) -> int:
     place = directory.absolute()
     while not place.exists():
         place = place.parent
+    require(place.is_dir(), f"{place} is a file; choose another folder for the run with --config.run=...")
     require(os.access(place, os.W_OK), f"{place} is not writable; choose another folder with --config.run=...")
     return shutil.disk_usage(place).free
 

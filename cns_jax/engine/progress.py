@@ -39,7 +39,7 @@ class Metrics:
         """Forget rows of `part` after `step`."""
         if not self.path.exists():
             return
-        lines = self.path.read_text().splitlines()
+        lines = self.path.read_text(errors="replace").splitlines()
         kept = [line for line in lines if not _later(line, part, step)]
         if kept != lines:
             self.path.write_text("".join(line + "\n" for line in kept))
@@ -74,9 +74,13 @@ def _as_if_missing(package: str) -> Iterator[None]:
 def _later(line: str, part: str, step: int) -> bool:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:  # the line that a kill cut short
+        return bool(row["part"] == part and row["step"] > step)
+    except (json.JSONDecodeError, KeyError, TypeError):  # the line that a kill cut short, or what a disk made of it
         return True
-    return row["part"] == part and row["step"] > step
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    return not record.exc_info
 
 
 def console(form: str = "%(message)s") -> None:
@@ -84,6 +88,8 @@ def console(form: str = "%(message)s") -> None:
     logging.basicConfig(level=logging.INFO, format=form, force=True)  # absl has put its own handler there
     for name in ("absl", "jax", "orbax", "tensorflow_datasets"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("absl", "asyncio"):  # tracebacks of a save that fails, as where the disk is full; it is raised, too
+        logging.getLogger(name).addFilter(_without_traceback)
 
 
 def bar(title: str, total: int, start: int = 0, unit: str = "step") -> tqdm:

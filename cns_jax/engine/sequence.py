@@ -58,8 +58,9 @@ def check_batch(settings: RunSettings, devices: int) -> None:
     images = settings.train.batch + settings.train.prior_batch
     require(
         images % devices == 0,
-        f"train.batch + train.prior_batch = {images} images a step cannot be split over {devices} devices; "
-        f"make it {images + -images % devices}",
+        f"train.batch + train.prior_batch = {images} images a step cannot be split over {devices} devices; give "
+        f"--config.train.batch={settings.train.batch + -images % devices}, or use fewer devices, e.g. by "
+        "CUDA_VISIBLE_DEVICES=0",
     )
 
 

@@ -21,8 +21,13 @@ _ROWS = 16
 
 @dataclass(frozen=True)
 class ConceptSettings:
-    """One concept to teach. What is empty stands in concept.toml beside the pictures; else the folder is the name, the
-    token "<name>", the class word the last word of the name, the kind subject. steps: 0 means train.steps."""
+    """One concept to teach. What is empty stands in concept.toml beside the pictures, or follows from the name.
+
+    name: of the concept, in files and reports. token: the new word (empty: "<name>"). class_word: the noun that the
+    token goes before, such as cat (empty: the last word of the name). kind: what it is (empty: a subject). init_word:
+    whose embedding the token starts from (empty: the class word). folder: of its pictures, below data_root (empty: its
+    name). steps: of its lesson (0: train.steps).
+    """
 
     name: str
     token: str = ""
@@ -43,7 +48,8 @@ class ConceptSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """steps: a concept; batch, prior_batch: images a step; steps_per_call: optimizer steps in one jitted call;
+    """save_every: steps between checkpoints; flip: whether views are mirrored, too; steps: optimizer steps a concept;
+    batch: pictures a step; prior_batch: prior images a step; steps_per_call: optimizer steps in one jitted call;
     decay_steps: the last steps of a concept (at most all), over which both learning rates fall to 0 in a line (0:
     constant rates, as in the paper); views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps
     (0: all alike, too); fsdp: devices that parameters are split over; remat: compute the UNet's blocks again in the
@@ -81,8 +87,12 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How pictures are made: sampler (ddim, pndm, euler, euler_karras, euler_a, dpm++2m, dpm++2m_karras, or auto: the
-    one that the checkpoint's scheduler_config.json names), its steps, classifier-free guidance, images a batch."""
+    """How pictures are made.
+
+    sampler: ddim, pndm, euler, euler_karras, euler_a, dpm++2m, dpm++2m_karras, or auto: the one that the checkpoint's
+    scheduler_config.json names. steps: denoising steps. guidance_scale: classifier-free guidance. negative_prompt: what
+    to avoid. batch: images at a time.
+    """
 
     sampler: str = "dpm++2m"
     steps: int = 20
@@ -101,6 +111,8 @@ class SampleSettings:
 class PriorSettings:
     """Prior images of a concept, made by the frozen base model and cached in `directory`.
 
+    images: how many a class. directory: the cache (empty: runs/cache).
+
     general: the share of them that shows prompts of all kinds instead of the class (0: the class alone, as in the
     paper). They hold what a lesson would change where the concept is not asked for.
     """
@@ -117,9 +129,9 @@ class PriorSettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What a run draws and measures. sheets: a sheet after every lesson and the overview; pictures: a prompt in the
-    closing evaluation, which the report shows (0: none); zero_shot: prompts without a concept in it; clip: the model
-    that scores (empty: the miniature's own for the miniature, else openai/clip-vit-base-patch32)."""
+    """What a run draws and measures. sheets: a sheet after every lesson and the overview; pictures: how many a prompt
+    in the closing evaluation, which the report shows (0: none); zero_shot: prompts without a concept in it; clip: the
+    model that scores (empty: the miniature's own for the miniature, else openai/clip-vit-base-patch32)."""
 
     sheets: bool = True
     pictures: int = 1
@@ -135,13 +147,19 @@ class ReportSettings:
 class RunSettings:
     """One run.
 
-    model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub; variant, tokenizer,
-    prediction_type and vae (a VAE instead of the model's own): see `Address`. compute: the dtype of frozen weights and
-    activations (auto: bfloat16 on GPU and TPU, float32 on a CPU); what is trained is float32 always. data_root: a
-    folder with one sub-folder a concept, or "miniature:1" (2, 3) for the drawn concept sets. concepts: which and in
-    which order (empty: all found). said: what the flag --concept says of some of them, which goes before all else.
-    after: the folder of a finished run of the same model, whose concepts this one knows from its start. reserved_rows:
-    token rows from the start; more concepts reserve more by themselves, and then the step is compiled once more.
+    name: of the run (a configuration's own name if it says none). run: the run's folder (empty: runs/<name>).
+    resolution: side of the pictures in pixels, a multiple of 8. seed: of every random draw. reserved_rows: rows of the
+    token table for concepts, one each; more concepts reserve more by themselves, and then the step is compiled once
+    more. calibration: the prompts that show which neurons serve everything. method_name: the continual method.
+    variant: of the model's weight files, such as fp16. tokenizer: CLIP's tokenizer folder, for a model in a single
+    file. prediction_type: of a single file that does not say it right. vae: a VAE instead of the model's own: a
+    diffusers folder, a .safetensors file, or owner/name on the hub.
+
+    model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub. compute: the dtype of frozen
+    weights and activations (auto: bfloat16 on GPU and TPU, float32 on a CPU); what is trained is float32 always.
+    data_root: a folder with one sub-folder a concept, or "miniature:1" (2, 3) for the drawn concept sets. concepts:
+    which and in which order (empty: all found). said: what the flag --concept says of some of them, which goes before
+    all else. after: the folder of a finished run of the same model, whose concepts this one knows from its start.
     """
 
     name: str
@@ -205,3 +223,13 @@ class RunSettings:
     def directory(self) -> str:
         """The run's folder: `run`, or runs/<config name>."""
         return os.path.expanduser(self.run) or f"runs/{self.name}"
+
+
+TITLE = """# Settings
+
+Every setting of a training run with its type, its default and what it means; made by
+`python -m cns_jax.train --help_settings` from the dataclasses. A configuration (`--config=mini`, `paper`, ... or a file
+of your own) gives its own values; `--config.SETTING=VALUE` on the command line changes any of them, for example
+`--config.train.steps=400`.
+"""
+"""What docs/settings.md begins with."""

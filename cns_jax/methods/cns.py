@@ -54,9 +54,18 @@ class CNS:
     """Hyperparameters; defaults are the paper's, the lambdas ours (the paper gives none).
 
     selection: "concept" (the method), "random" (as many random weights), "all" (full K/V tuning). scored:
-    the weights that are scored. positions: the tokens that feature norms sum over. lambda1 = lambda2 = 0
-    switches L_reg off. adam_epsilon: of the neurons' Adam (Kingma & Ba, arXiv:1412.6980); near the size of their
-    gradients, weights that the loss hardly asks to move stay where they are instead of wandering at the full rate.
+    the weights that are scored. positions: the tokens that feature norms sum over. adam_epsilon: of the neurons' Adam
+    (Kingma & Ba, arXiv:1412.6980); near the size of their gradients, weights that the loss hardly asks to move stay
+    where they are instead of wandering at the full rate.
+
+    ratio: the share of a layer's weights, the highest scored first, that count as a prompt's neurons.
+    calibration_prompts: how many prompts show which neurons serve everything. lambda1: strength of L_reg on weights
+    that earlier concepts use, towards their values then. lambda2: the same, towards the base model's values.
+    lr_neurons, lr_token: learning rates of the selected weights and of the token's row. prior_weight: of the prior
+    images' loss beside the concept's. detach_begin: no gradient through the key and value of the begin token.
+
+    lambda1 = lambda2 = 0 switches L_reg off.
+
     Raises SettingsError, naming the field, for a value out of range.
     """
 

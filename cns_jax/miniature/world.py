@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -256,9 +258,22 @@ def draw_all(one: Callable[[int, int], T], seed: int, count: int, processes: int
     jobs = [(one, seed, i, min(i + chunk, count)) for i in range(0, count, chunk)]
     if processes == 1 or len(jobs) == 1:
         return [row for job in jobs for row in _chunk(*job)]
-    # spawn: a fork of a process that runs JAX's threads may deadlock
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return [row for part in pool.map(_chunk, *zip(*jobs, strict=True)) for row in part]
+    with _without_interrupts():  # the pool's processes start so: on Ctrl-C they are ended, not each told and traced
+        pool = get_context("spawn").Pool(processes)  # a fork of a process that runs JAX's threads may deadlock
+    with pool:
+        return [row for part in pool.starmap(_chunk, jobs, 1) for row in part]
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # where signals cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _chunk(one: Callable[[int, int], T], seed: int, start: int, stop: int) -> list[T]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cns_jax.core.files import read_json
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -117,7 +119,7 @@ def _of_one_file(directory: Path) -> Tokenizer | None:
     file, config = directory / "tokenizer.json", directory / "tokenizer_config.json"
     if not (file.is_file() and config.is_file()):
         return None
-    told = json.loads(config.read_text(encoding="utf-8"))
+    told = read_json(config)
     names = [told.get(name) for name in ("bos_token", "eos_token", "pad_token")]
     bos, eos, pad = (name.get("content") if isinstance(name, dict) else name for name in names)
     length = told.get("model_max_length")
@@ -163,7 +165,7 @@ def _check_folder(directory: Path) -> None:
             raise TokenizerFilesError(f"{directory}: {' and '.join(missing)} missing; copy the whole tokenizer folder")
     config = directory / "tokenizer_config.json"
     if config.is_file():
-        kind = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class", "CLIPTokenizer")
+        kind = read_json(config).get("tokenizer_class", "CLIPTokenizer")
         if kind not in ("CLIPTokenizer", "CLIPTokenizerFast"):
             raise TokenizerFilesError(f"{config}: tokenizer_class is {kind!r}, expected CLIPTokenizer")
 

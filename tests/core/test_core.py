@@ -72,14 +72,17 @@ def test_build() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"stesp": 3}, "config.stesp is not a setting; did you mean 'steps'"),
+        ({"stesp": 3}, "config.stesp is not a setting; did you mean config.steps?"),
+        ({"rate": 3}, "config.rate is not a setting; did you mean config.inner.rate?"),
+        ({"steps": 3, "inner": 5}, "config.inner=5 is a int; it must be a group of settings"),
+        ({"steps": 3, "names": "abc"}, "config.names='abc' is a str; it must be a tuple"),
         ({"steps": 3, "inner": {"qqq": 1}}, "config.inner.qqq is not a setting; known: kind, rate"),
         ({"steps": "3"}, "config.steps='3' is a str; it must be int"),
         ({"steps": True}, "config.steps=True is a bool; it must be int"),
         ({"steps": 1, "on": 1}, "config.on=1 is a int; it must be bool"),
         ({"steps": 1, "inner": {"kind": "c"}}, "config.inner.kind='c' must be one of 'a', 'b'"),
         ({"steps": 1, "names": [1]}, r"config.names\[0\]=1 is a int; it must be str"),
-        ({}, "missing .*steps"),
+        ({}, "config says nothing of steps, which must be given"),
     ],
 )
 def test_build_refuses(values: dict, said: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from safetensors import SafetensorError
 
 from cns_jax.core import files
-from cns_jax.core.files import copy_folder, replacing, save_tensors
+from cns_jax.core.files import FileError, copy_folder, read_json, replacing, require_keys, save_tensors
 
 
 def test_replaces(tmp_path: Path) -> None:
@@ -90,3 +90,34 @@ def test_a_full_disk_is_an_error_of_the_user(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match=r"a\.safetensors cannot be written .*No space left"):
         save_tensors(tmp_path / "a.safetensors", {"a": np.ones(2)})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"name": "x"', "is not JSON .line 1: "),
+        (b"\x89PNG\r\n", "is not JSON .no text"),
+        (b"", "is not JSON .line 1: Expecting value"),
+        (b"[1]", "holds a JSON list; an object is expected"),
+        (b"[" * 100_000, "is not JSON"),
+    ],
+)
+def test_json_that_is_none(tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "config.json"
+    file.write_bytes(content)
+    with pytest.raises(FileError, match=said) as told:
+        read_json(file)
+    assert str(told.value).startswith(str(file))
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")
+
+
+def test_json_keys() -> None:
+    require_keys({"a": "x", "b": [1], "c": 0}, {"a": str, "b": list}, "file")
+    for value, said in (
+        ({"b": []}, "file: 'a' is missing; str is expected"),
+        ({"a": 1}, "'a' is a int"),
+        (3, "file is a int"),
+    ):
+        with pytest.raises(FileError, match=said):
+            require_keys(value, {"a": str}, "file")

@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_runs import ROOT, values
 
+from cns_jax.core.files import FileError
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.types import Trainable, TrainState
 from cns_jax.engine.closing import finished
@@ -309,11 +310,11 @@ def test_a_ledger_that_was_damaged(again: Path) -> None:
     whole = json.loads(file.read_text())
     for damaged in ("", "{", "[]", '{"concepts": 3}', '{"concepts": [{"name": "x"}]}', '{"concepts": ["x"]}'):
         file.write_text(damaged)
-        with pytest.raises(SettingsError, match=r"ledger\.json"):
+        with pytest.raises(FileError, match=r"ledger\.json"):
             Ledger(again / "run").read()
     whole["concepts"][0]["weights"] = "../../elsewhere.safetensors"
     file.write_text(json.dumps(whole))
-    with pytest.raises(SettingsError, match="lies outside of the run's folder"):
+    with pytest.raises(FileError, match="lies outside of the run's folder"):
         Ledger(again / "run").read()
 
 

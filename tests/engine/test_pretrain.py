@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 import cns_jax
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.tree import fingerprint, flatten
+from cns_jax.engine.fit import Interrupted
 from cns_jax.engine.judging import read_judge
 from cns_jax.engine.pretrain import clip, judge, loop, vae
 from cns_jax.engine.pretrain.clip import groups_of
@@ -143,6 +147,43 @@ def test_a_stage_resumes_to_the_bit(tmp_path: Path) -> None:
     assert train(tmp_path / "b", stop=4) is None
     np.testing.assert_array_equal(train(tmp_path / "b")["w"], whole["w"])
     assert np.abs(whole["w"]).min() > 0
+
+
+def toy(folder: Path, rate: float, steps: int = 60) -> Any:
+    """A stage that learns three numbers; its loss is not finite where the rate is absurd."""
+    settings = StageSettings(steps=steps, batch=4, learning_rate=rate, warmup=2, save_every=10)
+
+    def loss(params: Any, key: jax.Array, data: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return jnp.square(params["w"] - data).sum(), {}
+
+    return loop.train("unet", settings, folder, {"w": jnp.zeros(3)}, loss, jnp.ones(3), 0)
+
+
+def test_a_stage_that_is_not_finite_stops_and_keeps_its_last_checkpoint(tmp_path: Path) -> None:
+    toy(tmp_path, 0.1, steps=20)
+    with pytest.raises(SettingsError) as told:
+        toy(tmp_path, 1e38)
+    assert re.fullmatch(
+        r"stage unet is not finite at step (30|40) of 60; the checkpoint of step 20 is kept. Lower "
+        r"--config.unet.learning_rate=1e\+38 and run the command again to go on from there",
+        str(told.value),
+    )
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(row["loss"]) for row in rows)
+    assert np.isfinite(toy(tmp_path, 0.1)["w"]).all()  # goes on from step 20
+
+
+def test_a_stage_that_is_asked_to_stop_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = loop.Metrics.write
+
+    def interrupt(self: Any, part: str, step: int, values: Any) -> None:
+        write(self, part, step, values)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(loop.Metrics, "write", interrupt)
+    with pytest.raises(Interrupted, match="stopped in unet at step 20 of 60; run the same command again to go on"):
+        toy(tmp_path, 0.1)
+    assert loop.Checkpoints(tmp_path / "checkpoints").latest() == 20
 
 
 def test_pictures_the_vae_learns_from() -> None:

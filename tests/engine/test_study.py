@@ -25,7 +25,6 @@ from cns_jax.core.types import SCENE, STYLE, SUBJECT, Concept
 from cns_jax.engine import study as module
 from cns_jax.engine.study import StudyRequest, Target, Trial, default_prompts, study, tokens_of, write_page
 from cns_jax.evals.preferences import tally
-from cns_jax.study import main
 
 METHODS = ("cns_run", "lora_run", "finetune_run")
 PROMPTS = (
@@ -212,20 +211,13 @@ def test_requests_that_cannot_work(request_: StudyRequest, tmp_path: Path) -> No
     assert not Path(request_.out).exists()
 
 
-def test_command_line(page: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("cns_jax.engine.start.start", lambda: None)
-    with pytest.raises(SystemExit, match="error: no/such is not the folder of a training run"):
-        main(["--runs", "no/such", "run", "--out", str(page.parent / "x")])
-    with pytest.raises(SystemExit, match="error: there is no file no.json"):
-        main(["tally", "no.json", "--key", str(page.with_name("key.json"))])
-    for arguments, words in (
-        (["-h"], ("--runs RUN [RUN ...]", "tally answers1.json")),
-        (["tally", "-h"], ("ANSWERS",)),
-    ):
-        with pytest.raises(SystemExit):
-            main(arguments)
-        shown = capsys.readouterr().out
-        assert all(word in shown for word in words)
+def test_command_line(page: Path) -> None:
+    """In processes of their own: flags are global, and other tests import other commands."""
+    done = call("study", "--runs", "no/such", "run", "--out", str(page.parent / "x"))
+    said = "error: no/such is not the folder of a training run (no config.json in it)\n"
+    assert (done.returncode, done.stderr) == (1, said)
+    done = call("study", "tally", "no.json", "--key", str(page.with_name("key.json")))
+    assert done.returncode == 1 and done.stderr.startswith("error: there is no file no.json")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cns_jax.core.files import FileError
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.engine.learned import Learned, read_settings
 from cns_jax.engine.settings import RunSettings
@@ -89,7 +90,7 @@ def test_a_damaged_config(data: bytes) -> None:
         for read in (lambda: read_settings(file), lambda: Learned.of(folder)):
             try:
                 read()
-            except SettingsError as error:
+            except (SettingsError, FileError) as error:
                 assert "config.json" in str(error)
             else:
                 raise AssertionError("read")

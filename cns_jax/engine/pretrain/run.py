@@ -16,7 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
 
-from cns_jax.core.files import replacing, save_tensors
+from cns_jax.core.files import read_json, replacing, save_tensors
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.engine.pretrain.clip import train_clip
 from cns_jax.engine.pretrain.judge import train_judge
@@ -103,7 +103,7 @@ class Pretraining:
     def result(self, stage: str) -> tuple[Any, dict[str, Any]]:
         """Parameters and configuration that a finished stage left."""
         file = self.directory / stage / "result.safetensors"
-        config = json.loads(file.with_suffix(".json").read_text())
+        config = read_json(file.with_suffix(".json"))
         return unflatten_dict(load_file(file), sep="/"), config
 
     def keep(self, stage: str, params: Any, config: dict[str, Any]) -> None:
