@@ -19,6 +19,7 @@ def main(_: list[str]) -> None:
     from cns_jax.engine.fit import Interrupted
     from cns_jax.engine.lock import holding
     from cns_jax.engine.plan import plan
+    from cns_jax.engine.report.given import keep_command
     from cns_jax.engine.sequence import run
     from cns_jax.engine.settings import RunSettings
     from cns_jax.engine.start import start
@@ -38,6 +39,7 @@ def main(_: list[str]) -> None:
                 print(done)
                 return
             run(settings)
+            keep_command(settings.directory, sys.argv[1:])
             report = close(settings)
     except (ValueError, OSError) as error:  # every error that the user can mend is one
         sys.exit(f"error: {error}")

@@ -29,6 +29,7 @@ from cns_jax.engine.report.bars import Part, time_bars
 from cns_jax.engine.report.board import UNTRUSTED, board
 from cns_jax.engine.report.commands import next_steps
 from cns_jax.engine.report.figures import Line, heat_map, line_chart, ticks
+from cns_jax.engine.report.given import keep_command
 from cns_jax.engine.report.measures import measures
 from cns_jax.engine.report.neurons import count_neurons
 from cns_jax.engine.report.page import write_report
@@ -481,6 +482,46 @@ def test_it_ends_with_commands_for_this_run(tmp_path: Path) -> None:
     assert f"--config.after={run}" in commands[2] and f"--config.run={run}_more" in commands[2]
     assert "--config.data_root=NEW_PHOTOS" in commands[2] and "--config.train.steps=80" in commands[3]
     assert commands[4][3:] == [f"--run={run}", "--format=diffusers"] and "--format=lora" in commands[5]
+
+
+def test_commands_say_again_what_trained_the_run(tmp_path: Path) -> None:
+    bare(tmp_path)
+    run = tmp_path / "run"
+    assert "guessed from its settings" in text_of(write_report(run))
+    keep_command(run, [
+        "--dry_run", "--config", "my configs/mine.py", "-config.seed=3", "--config.model=a=b", "--config.run=elsewhere",
+        "--noconfig.report.sheets", "--config.train.steps", "60", "--config.seed=4", "left", "--config.train.flip",
+    ])  # fmt: skip
+    page = write_report(run)
+    assert "guessed" not in text_of(page)
+    again, new, longer = [shlex.split(command)[3:] for command in words_of(page)[1:4]]
+    switches = ["--noconfig.report.sheets", "--config.train.flip"]
+    head = ["--config=my configs/mine.py", "--config.model=a=b", f"--config.run={run}", switches[0]]
+    assert again == [*head, "--config.train.steps=60", "--config.seed=4", switches[1]]
+    assert longer == [*head, "--config.train.steps=80", "--config.seed=4", switches[1]]
+    assert {*new} == {*again} - {f"--config.run={run}"} | {
+        f"--config.run={run}_more", f"--config.after={run}", "--config.data_root=NEW_PHOTOS",
+    }  # fmt: skip
+    for broken in ('{"config": "mini"', "[]", "{}", '{"config": 3}', '{"config": "mini", "config.seed": [1]}'):
+        (run / "command.json").write_text(broken)
+        assert "guessed from its settings" in text_of(write_report(run))
+
+
+def test_lessons_of_several_lengths(tmp_path: Path) -> None:
+    bare(tmp_path)
+    ledger = json.loads((tmp_path / "run" / "ledger.json").read_text())
+    for row, steps in zip(ledger["concepts"], (40, 120, 80), strict=True):
+        row["steps"] = steps
+    (tmp_path / "run" / "ledger.json").write_text(json.dumps(ledger))
+    text = text_of(write_report(tmp_path / "run"))
+    assert (
+        "40 to 120 steps of 1 + 1 pictures" in text
+        and "Its lesson had 80 steps, and goes on from there to 160." in text
+    )
+    learned = Learned.of(str(tmp_path / "run"))
+    own = tuple(dataclasses.replace(c, steps=80) for c in learned.settings.concepts)
+    step = next_steps(dataclasses.replace(learned, settings=dataclasses.replace(learned.settings, concepts=own)))[3]
+    assert "write more there" in step.how and "160" not in " ".join(step.command)
 
 
 def test_how_to_add_a_concept(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from cns_jax.core.types import Concept
 from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.concepts import drawn_set
 from cns_jax.engine.learned import Learned
-from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.studio import MINIATURE
+from cns_jax.engine.report.given import Flags, given
 
 Command = tuple[str, ...]
 
@@ -29,20 +28,19 @@ class Step:
 
 def next_steps(learned: Learned) -> list[Step]:
     """Pictures, another concept, longer lessons, exports, and a closer look."""
-    run, settings, drawn = str(learned.directory), learned.settings, learned.settings.drawn is not None
+    run, drawn = str(learned.directory), learned.settings.drawn is not None
     row = learned.concepts[0]
     prompt = sample_prompts(Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ()))[0]
-    longer = 2 * settings.train.steps
+    new: Flags = {"config": "photos"} if drawn else given(learned.directory, learned.settings)
+    new |= {"config.data_root": "NEW_PHOTOS", "config.after": run, "config.run": beside(learned, "more")}
     return [
         Step("Draw pictures", "They lie in the run's folder, in generated.",
              _line("generate", run=run, prompt=prompt, num="8")),
-        Step("Teach it one more concept", _how_to_add(learned), train(settings, run)),
+        Step("Teach it one more concept", _how_to_add(learned), train(learned)),
         Step("Begin a new run where this one ends",
              "NEW_PHOTOS is a folder with a sub-folder of pictures a concept. This run stays as it is; the new one "
-             "knows its concepts too.",
-             train(settings, beside(learned, "more"), "photos" if drawn else "", data_root="NEW_PHOTOS", after=run)),
-        Step("Train its last concept for longer", f"So far it had {settings.train.steps} steps.",
-             train(settings, run, steps=longer)),
+             "knows its concepts too.", _line("train", **new)),
+        _longer(learned),
         Step("Use it in diffusers", "Writes a folder for StableDiffusionPipeline.from_pretrained.",
              _line("export", run=run, format="diffusers")),
         Step("Use it in ComfyUI, A1111 or InvokeAI", "Writes a LoRA file, and an embedding a concept.",
@@ -52,25 +50,25 @@ def next_steps(learned: Learned) -> list[Step]:
     ]  # fmt: skip
 
 
-def train(
-    settings: RunSettings, run: str, name: str = "", *, data_root: str = "", after: str = "", steps: int = 0
-) -> Command:
-    """The command that trained the run, as far as its settings tell; empty strings and 0: as they are."""
-    given = {
-        "config": name or settings.name,
-        "config.data_root": data_root or settings.data_root,
-        "config.model": settings.model if settings.model != MINIATURE else "",
-        "config.seed": str(settings.seed or ""),
-        "config.train.steps": str(steps or ("" if name else settings.train.steps)),
-        "config.after": after,
-        "config.run": run,
-    }
-    return _line("train", **{flag: value for flag, value in given.items() if value})
+def train(learned: Learned, run: str = "", steps: int = 0) -> Command:
+    """The command that trained the run, into another folder or with other steps where they are given."""
+    flags: Flags = {**given(learned.directory, learned.settings), "config.run": run or str(learned.directory)}
+    return _line("train", **(flags | {"config.train.steps": str(steps)} if steps else flags))
 
 
 def best_steps(learned: Learned, steps: int) -> Command:
     """The command that trains all concepts again, with so many steps each, into a folder of its own."""
-    return train(learned.settings, beside(learned, f"{steps}_steps"), steps=steps)
+    return train(learned, beside(learned, f"{steps}_steps"), steps)
+
+
+def _longer(learned: Learned) -> Step:
+    last, settings = learned.concepts[-1], learned.settings
+    had = last.get("steps", settings.train.steps)
+    own = any(concept.name == last["name"] and concept.steps for concept in settings.concepts)
+    title, told = "Train its last concept for longer", f"Its lesson had {had} steps"
+    if own:
+        return Step(title, f"{told}, which the configuration gives it by itself: write more there.", train(learned))
+    return Step(title, f"{told}, and goes on from there to {2 * had}.", train(learned, steps=2 * had))
 
 
 def beside(learned: Learned, what: str) -> str:
@@ -91,8 +89,9 @@ def _how_to_add(learned: Learned) -> str:
     return f"Put a folder with its pictures beside the others, into {shown(settings.data_root)}."
 
 
-def _line(command: str, **flags: str) -> Command:
-    return (f"python -m cns_jax.{command}", *(f"--{flag}={quoted(value)}" for flag, value in flags.items()))
+def _line(command: str, **flags: str | None) -> Command:
+    parts = (f"--{flag}" if value is None else f"--{flag}={quoted(value)}" for flag, value in flags.items())
+    return (f"python -m cns_jax.{command}", *parts)
 
 
 def quoted(value: str) -> str:

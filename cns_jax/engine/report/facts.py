@@ -30,7 +30,9 @@ def facts_of(
         day = time.localtime(times[-1])
         facts.append(("date", f"{day.tm_mday} {time.strftime('%B %Y', day)}"))
     images = f"{train.batch} + {train.prior_batch}" if train.prior_batch else str(train.batch)
-    facts.append(("each lesson", f"{train.steps} steps of {images} pictures"))
+    lessons = sorted({row.get("steps", train.steps) for row in learned.concepts})
+    steps = f"{lessons[0]} to {lessons[-1]}" if len(lessons) > 1 else f"{lessons[0]}"
+    facts.append(("each lesson", f"{steps} steps of {images} pictures"))
     facts.append(("picture size", f"{settings.resolution} px"))
     if isinstance(timings.get("device"), str):
         facts.append(("device", timings["device"]))

@@ -29,6 +29,7 @@ from cns_jax.engine.report.commands import best_steps, next_steps
 from cns_jax.engine.report.evaluated import Evaluated, evaluated
 from cns_jax.engine.report.facts import facts_of, flat, model_name
 from cns_jax.engine.report.figures import REFERENCE, heat_map
+from cns_jax.engine.report.given import kept
 from cns_jax.engine.report.measures import measures, preserved
 from cns_jax.engine.report.neurons import count_neurons
 from cns_jax.engine.report.pictures import Album, photos, sheet_file
@@ -87,6 +88,7 @@ def contents(learned: Learned) -> dict[str, Any]:
         "losses": losses([row["name"] for row in rows], metrics),
         "timings": durations(timings),
         "next_steps": next_steps(learned),
+        "guessed": not kept(folder),
         "settings": flat(_json(folder / "config.json")),
         "version": __version__,
     }
