@@ -50,15 +50,15 @@ def next_steps(learned: Learned) -> list[Step]:
     ]  # fmt: skip
 
 
-def train(learned: Learned, run: str = "", steps: int = 0) -> Command:
+def train(learned: Learned, run: str = "", steps: int | str = 0) -> Command:
     """The command that trained the run, into another folder or with other steps where they are given."""
     flags: Flags = {**given(learned.directory, learned.settings), "config.run": run or str(learned.directory)}
     return _line("train", **(flags | {"config.train.steps": str(steps)} if steps else flags))
 
 
-def best_steps(learned: Learned, steps: int) -> Command:
-    """The command that trains all concepts again, with so many steps each, into a folder of its own."""
-    return train(learned, beside(learned, f"{steps}_steps"), steps)
+def retrain(learned: Learned, steps: int) -> Command:
+    """The command that trains all concepts again, with so many steps each (0: N), into a folder of its own."""
+    return train(learned, beside(learned, f"{steps or 'N'}_steps"), steps or "N")
 
 
 def _longer(learned: Learned) -> Step:

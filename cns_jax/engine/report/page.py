@@ -25,7 +25,7 @@ from cns_jax.engine.learned import Learned
 from cns_jax.engine.pages import template
 from cns_jax.engine.report.bars import KEYS, VALUES, layer_bars
 from cns_jax.engine.report.board import board
-from cns_jax.engine.report.commands import best_steps, next_steps
+from cns_jax.engine.report.commands import next_steps, retrain
 from cns_jax.engine.report.evaluated import Evaluated, evaluated
 from cns_jax.engine.report.facts import facts_of, flat, model_name
 from cns_jax.engine.report.figures import REFERENCE, heat_map
@@ -163,7 +163,7 @@ def _concept(learned: Learned, index: int, album: Album | None, found: Evaluated
         "face": next((r.pictures[-1] for r in sheet if r.pictures[-1]), None),
         "samples": None if sheet else sheet_file(learned.directory / "samples" / f"{folder}.png"),
         "course": lesson,
-        "course_command": best_steps(learned, lesson.best) if lesson and lesson.best and not lesson.last else (),
+        "course_command": retrain(learned, lesson.best) if lesson and not lesson.last else (),
         "weights": f"{mask['neurons']:,.0f}".replace(",", "\u202f") if "neurons" in mask else "",
         "share": f"{100 * mask['mask_share']:.1f}\u00a0%" if "mask_share" in mask else "",
         "shared": f"{100 * mask['regularized_of_mask']:.0f}\u00a0%" if index and "regularized_of_mask" in mask else "",

@@ -49,7 +49,7 @@ def told(cells: Cells, field: str) -> Told:
     if field == "found":
         count = f"{shown(cells)} pictures"
         if len(values) < ENOUGH:
-            return Told(shown(cells), "", "pictures", 100 * float(np.mean(values)))
+            return Told(shown(cells), "", "pictures, too few for an interval", 100 * float(np.mean(values)))
         found, scale, unit = share(values, prompts), 100.0, "\u00a0%"
     else:
         count = f"{len(values)} pictures"
