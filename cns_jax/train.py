@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -32,6 +33,7 @@ def main(_: list[str]) -> None:
     from cns_jax.engine.closing import close, finished
     from cns_jax.engine.lock import holding
     from cns_jax.engine.plan import plan
+    from cns_jax.engine.report.given import keep_command
     from cns_jax.engine.sequence import run
     from cns_jax.engine.settings import TITLE, RunSettings
 
@@ -52,6 +54,7 @@ def main(_: list[str]) -> None:
             print(done)
             return
         run(settings)
+        keep_command(settings.directory, sys.argv[1:])
         report = close(settings)
     print(f"Done. Look at {report}")
 

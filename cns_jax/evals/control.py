@@ -32,8 +32,17 @@ def real_renders(pictures: Sequence[Picture], seed: int = 4321) -> np.ndarray:
 def grade(judge_params: Any, images_u8: np.ndarray, pictures: Sequence[Picture]) -> dict[str, float]:
     """Share of pictures that show each attribute, by the judge, among those asked for it; without attributes that
     none is asked for. images uint8 (n, h, w, 3)."""
+    return graded(judge_params, images_u8, pictures)[0]
+
+
+def graded(
+    judge_params: Any, images_u8: np.ndarray, pictures: Sequence[Picture]
+) -> tuple[dict[str, float], list[float]]:
+    """What `grade` returns, and of each picture the share of its attributes that it shows."""
     right = judged(judge_params, images_u8, pictures)
     asked = {name: np.ones(len(pictures), bool) for name in ATTRIBUTES}
     asked["pattern"] = asked["second"] = ~np.isnan(right["second"])
     asked["quirk"] = np.asarray([any(s.pattern and s.pattern.quirk for s in p.subjects) for p in pictures])
-    return {name: float(right[name][where].mean()) for name, where in asked.items() if where.any()}
+    shares = {name: float(right[name][where].mean()) for name, where in asked.items() if where.any()}
+    each = np.stack([np.where(where, right[name], np.nan) for name, where in asked.items()])
+    return shares, np.nanmean(each, axis=0).tolist()

@@ -106,3 +106,14 @@ def test_the_shipped_miniature_follows_its_prompts(tmp_path: Path) -> None:
     print(result.table())
     for name, right in result.generated.items():
         assert right / result.real[name] >= 0.9, result.table()
+
+
+def test_what_each_picture_shows_of_what_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cat's style is wrong, and it has no pattern to be graded by; the other picture is right but for its quirk."""
+    right = {name: np.array([1.0, 1.0]) for name in control.ATTRIBUTES}
+    right["style"], right["quirk"] = np.array([0.0, 1.0]), np.array([1.0, 0.0])
+    right["second"] = np.array([np.nan, 1.0])
+    monkeypatch.setattr(control, "judged", lambda *_: right)
+    shares, each = control.graded(None, np.zeros((2, 1, 1, 3), np.uint8), PICTURES)
+    assert shares == {"scene": 1, "style": 0.5, "subject": 1, "color": 1, "pattern": 1, "second": 1, "quirk": 0}
+    assert each == pytest.approx([3 / 4, 6 / 7])

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cns_jax.core.settings import SettingsError
 from cns_jax.data.images import ImageError, open_image
 from cns_jax.data.prompts import without_tokens
 from cns_jax.engine.drawing import picture_file
@@ -57,7 +56,7 @@ class Album:
         file = picture_file(self.folder / f"stage{stage}", text, self.seeds[without_tokens(text)])
         try:
             return data_url(open_image(file), self.side)
-        except (FileNotFoundError, ImageError):
+        except (OSError, ImageError):
             return None
 
     def sheet(self, index: int) -> list[Drawn]:
@@ -85,7 +84,7 @@ def photos(learned: Learned, token: str, side: int) -> list[str]:
     """A few of the pictures that a concept was taught with; none if they have moved."""
     try:
         return [data_url(image, side) for image in find_target(token, [learned]).images]
-    except SettingsError:
+    except (ValueError, OSError):
         return []
 
 
@@ -93,6 +92,6 @@ def sheet_file(file: Path) -> str | None:
     """A sheet that training has drawn; None if it has not."""
     try:
         image = open_image(file)
-    except (FileNotFoundError, ImageError):
+    except (OSError, ImageError):
         return None
     return data_url(image, _SHEET)

@@ -11,43 +11,54 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from cns_jax.engine.report.figures import Line, Look, key, line_chart
+from cns_jax.engine.report.bars import Part, time_bars
+from cns_jax.engine.report.figures import Line, line_chart
+from cns_jax.engine.report.svg import Look, key
 
 _BINS = 40  # points a lesson in the curves
+_GAP = 0.04  # beside each lesson: one concept's curve does not run on into the next one's
 _PARTS = {
     "load": "loading the model",
-    "encode": "encoding the pictures",
+    "encode": "encoding pictures",
     "priors": "making prior images",
-    "select": "choosing neurons",
+    "select": "choosing weights",
     "train": "the lessons",
-    "save": "saving what was learned",
-    "sample": "drawing sample sheets",
+    "save": "saving",
+    "sample": "drawing samples",
     "evaluate": "the evaluation",
 }
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, as many as are whole; none without the file."""
-    if not file.exists():
+    """The lines of a run's metrics.jsonl that tell a part and its step; none without the file."""
+    if not file.is_file():
         return []
     rows = []
-    for line in file.read_text().splitlines():
+    for line in file.read_text(errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:  # the line that a kill cut short
             continue
+        if isinstance(row, dict) and isinstance(row.get("part"), str) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 
-def losses(names: Sequence[str], metrics: Sequence[Mapping[str, Any]], steps: int) -> dict[str, Any] | None:
-    """The curves of all lessons, one after another; None without metrics."""
+def losses(names: Sequence[str], metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The curves of all lessons, one after another, each as wide as the others however long it was; None without
+    metrics. missing: the concepts whose lessons have none, as those of the run that this one began after."""
     looks = {"concept_loss": Look("#0072B2"), "prior_loss": Look("#E69F00"), "l_reg": Look("#555555")}
     lines: dict[str, list[Line]] = {name: [] for name in looks}
     for index, name in enumerate(names):
         rows = [row for row in metrics if row["part"] == name]
+        steps = max((row["step"] for row in rows), default=0) or 1
         for field, look in looks.items():
-            points = [(index + row["step"] / steps, row[field]) for row in rows if field in row]
-            points = [p for p in points if math.isfinite(p[1])]
+            told = [row for row in rows if isinstance(row.get(field), int | float)]
+            points = [
+                (index + _GAP + (1 - 2 * _GAP) * row["step"] / steps, row[field])
+                for row in told
+                if math.isfinite(row[field])
+            ]
             if points:
                 lines[field].append(Line(_binned(points), look))
     if not lines["concept_loss"]:
@@ -64,6 +75,7 @@ def losses(names: Sequence[str], metrics: Sequence[Mapping[str, Any]], steps: in
         "pull": chart(("l_reg",), "The regularizer's penalty") if pull else None,
         "keys": {field: key(look) for field, look in looks.items()},
         "priors": bool(lines["prior_loss"]),
+        "missing": [name for name in names if not any(row["part"] == name for row in metrics)],
     }
 
 
@@ -74,7 +86,8 @@ def _binned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def seconds_of(timings: Mapping[str, Any]) -> list[tuple[str, float]]:
     """(name, seconds), without what the others contain."""
-    return [(k, float(v)) for k, v in timings.items() if k != "compile" and isinstance(v, int | float) and v > 0]
+    told = [(k, float(v)) for k, v in timings.items() if k != "compile" and isinstance(v, int | float)]
+    return [(k, v) for k, v in told if 0 < v < math.inf]
 
 
 def durations(timings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -82,19 +95,21 @@ def durations(timings: Mapping[str, Any]) -> dict[str, Any] | None:
     parts = seconds_of(timings)
     if not parts:
         return None
-    longest = max(seconds for _, seconds in parts)
     order = {name: i for i, name in enumerate(_PARTS)}
     parts.sort(key=lambda part: order.get(part[0], len(order)))
     compiling = timings.get("compile", 0)
+    bars = [Part(_PARTS.get(name, name), seconds, duration(seconds)) for name, seconds in parts]
     return {
-        "parts": [(_PARTS.get(k, k), duration(s), f"{100 * s / longest:.1f}") for k, s in parts],
-        "total": duration(sum(s for _, s in parts)),
-        "compile": duration(compiling) if compiling else "",
+        "chart": time_bars(bars, title="How long the parts of the run took"),
+        "total": duration(sum(seconds for _, seconds in parts)),
+        "compile": duration(compiling) if isinstance(compiling, int | float) and compiling > 0 else "",
     }
 
 
 def duration(seconds: float) -> str:
     """ "3 min 4 s"."""
+    if seconds < 0.1:
+        return "< 0.1 s"
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

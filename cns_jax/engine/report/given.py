@@ -1,0 +1,64 @@
+"""The command that trained a run, kept in its folder, so that its report can say it again with a change."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from cns_jax.core.files import replacing
+from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.studio import MINIATURE
+
+_FILE = "command.json"
+_SETTING = re.compile(r"--?((?:no)?config(?:\.[^=]*)?)(?:=(.*))?", re.DOTALL)
+
+Flags = dict[str, str | None]
+"""Name without dashes -> value; None for a switch, as in --noconfig.report.sheets."""
+
+
+def keep_command(directory: str | Path, arguments: Sequence[str]) -> None:
+    """Keep the --config flags of a command line (without the program's name) in a run's folder."""
+    with replacing(Path(directory) / _FILE) as temporary:
+        temporary.write_text(json.dumps(_flags_of(arguments), indent=2) + "\n", encoding="utf-8")
+
+
+def kept(directory: Path) -> Flags:
+    """The --config flags that the run was last trained with; empty if they were not kept."""
+    try:
+        found = json.loads((directory / _FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict) or not found.get("config"):
+        return {}
+    return found if all(value is None or isinstance(value, str) for value in found.values()) else {}
+
+
+def given(directory: Path, settings: RunSettings) -> Flags:
+    """What was kept, or else the flags that are likely."""
+    if found := kept(directory):
+        return found
+    likely = {
+        "config": settings.name,
+        "config.data_root": settings.data_root,
+        "config.model": settings.model if settings.model != MINIATURE else "",
+        "config.seed": str(settings.seed or ""),
+        "config.train.steps": str(settings.train.steps),
+    }
+    return {name: value for name, value in likely.items() if value}
+
+
+def _flags_of(arguments: Sequence[str]) -> Flags:
+    out: Flags = {}
+    left = list(arguments)
+    while left:
+        found = _SETTING.fullmatch(left.pop(0))
+        if found is None:
+            continue
+        name, value = found[1], found[2]
+        if value is None and left and not left[0].startswith("-"):
+            value = left.pop(0)  # --config.seed 3
+        out.pop(name, None)
+        out[name] = value
+    return out
