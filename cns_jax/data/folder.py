@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cns_jax.core.types import KINDS, Concept
 from cns_jax.data.images import SUFFIXES, ImageError, open_image
+from cns_jax.data.masks import is_mask, read_masks
 from cns_jax.text.vocabulary import CONCEPT_TOKEN, Vocabulary
 
 _MAX_PIECES = 3
@@ -74,8 +75,11 @@ def _concept(root: Path, spec: ConceptSpec, problems: list[str]) -> Concept:
         problems.append(f"{spec.name}: kind {spec.kind!r} must be one of {', '.join(KINDS)}")
     paths = read_pictures(folder, problems)
     captions = read_captions(folder, paths, problems)
+    masks = read_masks(folder, paths, problems)
     word = spec.class_word or guess_class_word(spec.name)
-    return Concept(spec.name, token, word, spec.kind, paths, captions, spec.init_word or None, spec.steps)
+    return Concept(
+        spec.name, token, word, spec.kind, paths, captions, spec.init_word or None, spec.steps, mask_paths=masks
+    )
 
 
 def read_pictures(folder: Path, problems: list[str]) -> tuple[Path, ...]:
@@ -100,8 +104,8 @@ def read_pictures(folder: Path, problems: list[str]) -> tuple[Path, ...]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's name is that of a picture."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    """Whether a file's name is that of a picture, not of a picture's loss mask."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not is_mask(path)
 
 
 def read_captions(folder: Path, paths: Sequence[Path], problems: list[str]) -> tuple[str | None, ...]:

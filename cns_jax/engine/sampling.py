@@ -33,7 +33,7 @@ class Generator:
     model: Model
     schedule: Schedule
     vocabulary: Vocabulary
-    resolution: int
+    size: tuple[int, int]  # height and width of the pictures
     sampler: str  # what settings call "auto"
     mesh: Mesh
 
@@ -65,7 +65,7 @@ class Generator:
     ) -> Callable[[np.ndarray, np.ndarray], R]:
         """`function`, which takes what `sample_latents` takes, of token ids and seeds alone."""
         negative = jax.device_put(self.vocabulary.encode([settings.negative_prompt]))
-        shape = self.model.latent_shape(self.resolution, self.resolution)
+        shape = self.model.latent_shape(*self.size)
         sampler = self.sampler if settings.sampler == AUTO else settings.sampler
 
         def call(ids_bl: np.ndarray, seeds_b: np.ndarray) -> R:
@@ -87,7 +87,7 @@ class Generator:
     ) -> np.ndarray:
         """Pictures uint8 (n, height, width, 3)."""
         self.ahead(params, rows_rd, settings)
-        latents = (settings.batch, *self.model.latent_shape(self.resolution, self.resolution))
+        latents = (settings.batch, *self.model.latent_shape(*self.size))
         of_latents = jax.ShapeDtypeStruct(latents, np.float32)
         decode.ahead(params["vae"], of_latents, model=self.model, mesh=self.mesh)
         pictures = partial(decode, params["vae"], model=self.model, mesh=self.mesh)

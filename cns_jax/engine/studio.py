@@ -133,7 +133,8 @@ class Studio:
     @property
     def generator(self) -> Generator:
         """Generation with this model."""
-        return Generator(self.model, self.schedule, self.vocabulary, self.resolution, self.sampler, self.mesh)
+        size = (self.resolution, self.resolution)
+        return Generator(self.model, self.schedule, self.vocabulary, size, self.sampler, self.mesh)
 
     @property
     def no_rows(self) -> jax.Array:
