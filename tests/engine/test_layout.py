@@ -14,6 +14,7 @@ from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.types import Concept
 from cns_jax.data.folder import ConceptSpec, DataError, read_concepts
 from cns_jax.engine.layout import Bucket, Layout, check_data, layout_of
+from cns_jax.engine.lessons import lesson_row
 from cns_jax.engine.own_priors import own_priors
 from cns_jax.engine.plan import plan
 from cns_jax.engine.prepare import concept_data, data_shapes, priors_of
@@ -168,6 +169,15 @@ def test_lessons_with_masks_and_own_prior_images_share_one_compilation(tiny_fold
     assert train_steps.jitted._cache_size() - before == 1
     assert [row["name"] for row in run.ledger.read()["concepts"]] == ["big_dog", "my_cat"]
     assert not (tmp_path / "cache" / "priors").exists()
+
+
+def test_a_changed_mask_makes_another_lesson(tmp_path: Path) -> None:
+    """So that a lesson that was stopped does not go on with it."""
+    rows = [lesson_row(concepts(tmp_path / "data", "cat")[0])]
+    for value in (255, 99):
+        Image.new("L", (20, 20), value).save(tmp_path / "data" / "cat" / "1.mask.png")
+        rows.append(lesson_row(read_concepts(tmp_path / "data", [ConceptSpec("cat")])[0]))
+    assert rows[0]["masks"] == [] and rows[1]["masks"] != rows[2]["masks"]
 
 
 def test_a_run_without_masks_has_none(tmp_path: Path) -> None:
