@@ -52,11 +52,15 @@ def get_config() -> ConfigDict:
                 "snr_gamma": 0.1,  # a colour is decided at much noise; without this a short lesson learns stripes only
                 "fsdp": 1,
                 "remat": False,
+                "buckets": False,
+                "alpha_mask": False,
+                "unmasked_weight": 0.0,
             },
             "prior": {
                 "images": 64,
                 "general": 0.75,  # 0 with an earlier miniature: scenes' lessons left 67 to 74 % of control
                 "directory": "",
+                "folder": "",
                 "sample": {"sampler": "dpm++2m", "steps": 7, "guidance_scale": 4.0, "batch": 16},  # 20 show no more
             },
             "sample": {"sampler": "dpm++2m", "steps": 20, "guidance_scale": 2.5, "negative_prompt": "", "batch": 8},

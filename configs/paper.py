@@ -65,8 +65,17 @@ def get_config() -> ConfigDict:
                 "snr_gamma": 0.0,
                 "fsdp": 1,
                 "remat": False,
+                "buckets": False,
+                "alpha_mask": False,
+                "unmasked_weight": 0.0,
             },
-            "prior": {"images": 200, "general": 0.0, "directory": "", "sample": {**sampler, "guidance_scale": 6.0}},
+            "prior": {
+                "images": 200,
+                "general": 0.0,
+                "directory": "",
+                "folder": "",
+                "sample": {**sampler, "guidance_scale": 6.0},
+            },
             "sample": {**sampler, "guidance_scale": 7.5},
             "report": {"sheets": True, "pictures": 1, "zero_shot": 16, "clip": ""},
         }

@@ -21,6 +21,7 @@ class Concept:
     class_word: the noun that the token stands before ("cat"), and the class of the prior images.
     init_word: the word whose embedding the token starts from (None: the class word).
     steps: of its lesson (0: as many as the run's settings say).
+    mask_paths: the loss mask of each image, None where it has none; empty where no image has.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Concept:
     captions: tuple[str | None, ...]
     init_word: str | None = None
     steps: int = 0
+    mask_paths: tuple[Path | None, ...] = ()
 
 
 class ConceptData(NamedTuple):
@@ -38,7 +40,7 @@ class ConceptData(NamedTuple):
 
     moments_vhwc: VAE moments of v views; ids_vl: the token ids of each view's prompt; views: how many are real.
     prior_nhwc: scaled latents of n prior images; prior_ids_nl: the token ids of what each shows; priors: how many are
-    real.
+    real. mask_vhw: how much each position of a view is learned, 0 to 1; None where no concept of the run has a mask.
     """
 
     moments_vhwc: jax.Array
@@ -47,13 +49,14 @@ class ConceptData(NamedTuple):
     prior_nhwc: jax.Array
     prior_ids_nl: jax.Array
     priors: jax.Array
+    mask_vhw: jax.Array | None = None
 
 
 class Batch(NamedTuple):
     """One training batch, and all that is random about its loss.
 
     latents_bhwc: scaled; ids_bl: int32; weight_b: weight of each image's loss; noise_bhwc: what is added at
-    timesteps_b (int32).
+    timesteps_b (int32); mask_bhw: weights of the positions' loss, None for ones.
     """
 
     latents_bhwc: jax.Array
@@ -61,6 +64,7 @@ class Batch(NamedTuple):
     weight_b: jax.Array
     noise_bhwc: jax.Array
     timesteps_b: jax.Array
+    mask_bhw: jax.Array | None = None
 
 
 class Trainable(NamedTuple):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cns_jax.core.types import SUBJECT, Concept
 from cns_jax.data.caption_files import read_captions
+from cns_jax.data.masks import read_masks
 from cns_jax.data.names import guess_class_word, token_of, without_repeats
 from cns_jax.data.pictures import left_out, pictures_in, read_pictures, twice
 from cns_jax.data.spec import ConceptSpec, check_value, how_to_say, read_file
@@ -101,9 +102,10 @@ def _concept(root: Path, spec: ConceptSpec, problems: list[str], notes: list[str
         notes.append(f"{name}: its token is {token}")
     paths = read_pictures(folder, problems, notes)
     captions = read_captions(folder, paths, problems)
+    masks = read_masks(folder, paths, problems)
     word = spec.class_word or guess_class_word(name)
     init = spec.init_word or None
-    return Concept(name, token or f"<{name}>", word, spec.kind or SUBJECT, paths, captions, init, spec.steps)
+    return Concept(name, token or f"<{name}>", word, spec.kind or SUBJECT, paths, captions, init, spec.steps, masks)
 
 
 def _unfit(name: str) -> str | None:

@@ -16,6 +16,9 @@ SUFFIXES = tuple(".png .apng .jpg .jpeg .jpe .jfif .webp .avif .bmp .dib .gif .t
 # never EPS, for which Pillow calls Ghostscript, nor what only resembles a picture
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "JPEG2000", "PPM", "TGA", "ICO")
 
+MASKS = (".mask", "-masklabel")
+"""How the names of loss masks end: 1.mask.png; OneTrainer's 1-masklabel.png."""
+
 EXTRA = "pip install '.[photos]'"
 """What installs the plugins of `PLUGINS`."""
 
@@ -61,7 +64,16 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's name is that of a user's picture that can be read here."""
+    """Whether a file's name is that of a user's picture that can be read here, not of a picture's loss mask."""
+    return _is_image(path) and not is_mask(path)
+
+
+def is_mask(path: Path) -> bool:
+    """Whether a file's name is that of a loss mask, which is no training picture."""
+    return _is_image(path) and path.stem.lower().endswith(MASKS)
+
+
+def _is_image(path: Path) -> bool:
     suffix = path.suffix.lower()
     known = suffix in SUFFIXES or any(suffix in p.suffixes and p.installed for p in PLUGINS)
     return known and not is_stray(path)

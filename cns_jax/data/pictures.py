@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cns_jax.data.caption_files import is_caption, is_metadata, owners, owners_of
-from cns_jax.data.formats import EXTRA, OTHERS, PLUGINS, SUFFIXES, is_picture
+from cns_jax.data.formats import EXTRA, OTHERS, PLUGINS, SUFFIXES, is_mask, is_picture
 from cns_jax.data.images import ImageError, open_image
 from cns_jax.data.spec import FILE
 from cns_jax.data.stray import dangling, link_problem, not_downloaded, own
@@ -26,7 +26,7 @@ def read_pictures(folder: Path, problems: list[str], notes: list[str] | None = N
     problems += [link_problem(p) for p in inside if dangling(p) and not is_picture(p)]
     problems += [f"{folder / name} is in iCloud only; download it in the Finder" for name in not_downloaded(folder)]
     among = owners(paths)
-    read = {*paths, *(p for p in inside if is_metadata(p) or p.name == FILE or owners_of(p, among))}
+    read = {*paths, *(p for p in inside if is_metadata(p) or is_mask(p) or p.name == FILE or owners_of(p, among))}
     left = left_out(p for p in inside if p not in read or p.is_dir())
     if not paths:
         problems.append(_no_pictures(folder, left))

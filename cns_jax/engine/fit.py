@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cns_jax.core.types import ConceptData, Frozen, Trainable, TrainState
+from cns_jax.core.types import Frozen, Trainable, TrainState
+from cns_jax.engine.layout import LessonData
 from cns_jax.engine.progress import Metrics, bar
 from cns_jax.engine.settings import TrainSettings
 from cns_jax.engine.step import StepSpec, train_steps
@@ -80,7 +81,7 @@ class Fit:
     stop: StopSignals
     look: Callable[[int, TrainState], None] = lambda step, state: None
 
-    def run(self, name: str, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array) -> TrainState:
+    def run(self, name: str, state: TrainState, frozen: Frozen, data: LessonData, key: jax.Array) -> TrainState:
         """Train from state.step to `steps`. Raises Interrupted after saving when asked to stop, and Diverged, before
         anything of it is saved, for a loss or weights that are not finite."""
         at, call = int(state.step), self.settings.steps_per_call
@@ -89,7 +90,7 @@ class Fit:
         with bar(name, self.steps, at) as progress:
             begun = time.perf_counter()
             while at < self.steps:
-                state, logs = train_steps(self.spec, call, state, frozen, data, key)
+                state, logs = train_steps(self.spec, call, state, frozen, data.at(at // call), key)
                 # the logs of a call are read after the next one was sent off, so that the device never waits
                 if pending is not None:
                     self._log(name, at, pending, begun, progress)

@@ -56,6 +56,7 @@ def lesson_row(concept: Concept) -> dict[str, object]:
         "kind": concept.kind,
         "images": len(concept.image_paths),
         "pictures": fingerprints(concept.image_paths),
+        "masks": fingerprints([mask for mask in concept.mask_paths if mask]),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shutil
 import tempfile
@@ -22,10 +23,13 @@ from cns_jax.core.tree import count, map_named
 from cns_jax.core.types import Batch, Concept, Trainable
 from cns_jax.data.captions import training_prompts
 from cns_jax.data.words import check_words
+from cns_jax.engine.buckets import by_bucket
+from cns_jax.engine.layout import Layout, check_data, layout_of
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.lessons import Lessons, lessons_of, steps_of
+from cns_jax.engine.own_priors import own_priors
 from cns_jax.engine.prepare import caches, priors_of
-from cns_jax.engine.prior import prior_file
+from cns_jax.engine.prior import Part, prior_file
 from cns_jax.engine.run_folder import check_base
 from cns_jax.engine.sequence import check_batch
 from cns_jax.engine.settings import RunSettings
@@ -60,7 +64,11 @@ def plan(settings: RunSettings) -> list[str]:
     source = find_source(settings.address)
     with tempfile.TemporaryDirectory() as scratch:  # the drawn sets write their pictures
         lessons = lessons_of(settings, drawn_into=Path(scratch))
-    concepts, tokens = lessons.ahead, lessons.tokens
+        concepts, tokens = lessons.ahead, lessons.tokens
+        check_data(source.model, settings, concepts)
+        layout = layout_of(source.model, settings, concepts)
+        buckets = _bucket_lines(concepts, layout)
+        priors = _generated(settings, concepts, layout)
     vocabulary = Vocabulary(load_tokenizer(source.tokenizer), tokens, settings.rows_for(len(tokens)))
     check_words(concepts, vocabulary)
     vocabulary.encode([prompt for concept in concepts for prompt in training_prompts(concept)])  # warns of cuts
@@ -68,7 +76,7 @@ def plan(settings: RunSettings) -> list[str]:
     base = source.load(keep=lambda name, leaf: None).ids["model"]
     check_base(settings, base)
     cost = step_cost(settings, source)
-    needed = disk_bytes(settings, source, concepts)
+    needed = disk_bytes(settings, source, concepts, priors)
     free = _free_bytes(directory)
     require(
         needed < free,
@@ -78,8 +86,9 @@ def plan(settings: RunSettings) -> list[str]:
     return [
         *_model_lines(settings, source, base),
         *_lesson_lines(settings, lessons),
+        *buckets,
         *_training_lines(settings, source, cost, _steps(settings, lessons)),
-        *_prior_lines(settings, base, concepts),
+        *_prior_lines(settings, base, concepts, priors),
         f"disk: about {needed / 1e9:.2f} GB of {free / 1e9:.0f} GB free, into {directory}",
         "all checks passed; run the same command without --dry_run",
     ]
@@ -132,12 +141,13 @@ def _bytes(tree: Any) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def disk_bytes(settings: RunSettings, source: Source, concepts: Sequence[Concept]) -> int:
+def disk_bytes(settings: RunSettings, source: Source, concepts: Sequence[Concept], generated: Sequence[Part]) -> int:
     """An upper estimate of what a run writes: snapshots, two checkpoints, encoded pictures, prior images, sheets."""
     weights = count(cross_attention_kernels(source.shapes["unet"]))
     h, w, c = source.model.latent_shape(settings.resolution, settings.resolution)
     pictures = sum(len(concept.image_paths) for concept in concepts) * settings.train.views
-    priors = sum(len(p.prompts) for p in {part for concept in concepts for part in priors_of(settings, concept)})
+    priors = sum(len(part.prompts) for part in generated)
+    priors += settings.prior.images * len(concepts) if settings.prior.folder else 0
     snapshots = len(concepts) * (weights * 4 + weights // 8)
     checkpoints = 2 * weights * (4 * 4 + 1)  # W_{m-1}, weights, two moments, the union of masks
     sheets = len(concepts) * 30 * settings.resolution**2 * 3
@@ -191,8 +201,12 @@ def _lesson_lines(settings: RunSettings, lessons: Lessons) -> list[str]:
     for concept in lessons.ahead:
         captioned = sum(caption is not None for caption in concept.captions)
         source = f"{captioned} with captions" if captioned else f"as {training_prompts(concept)[0]!r}"
+        masked = sum(map(bool, concept.mask_paths))
+        masks = f", {masked} with loss masks" if masked else ""
+        masks += ", transparency as loss mask" if settings.train.alpha_mask else ""
         lines.append(
             f"  {concept.token} {concept.class_word} ({concept.kind}): {len(concept.image_paths)} pictures, {source}"
+            f"{masks}"
         )
     return lines
 
@@ -216,13 +230,34 @@ def _training_lines(settings: RunSettings, source: Source, cost: StepCost, lesso
     ]
 
 
-def _prior_lines(settings: RunSettings, base: str, concepts: Sequence[Concept]) -> list[str]:
+def _bucket_lines(concepts: Sequence[Concept], layout: Layout) -> list[str]:
+    """Nothing where all pictures are of one size."""
+    found = [by_bucket(concept, layout.sizes) for concept in concepts]
+    counts = [sum(len(of[size].image_paths) for of in found if size in of) for size in layout.sizes]
+    each = (f"{w} x {h} ({count} pictures)" for (w, h), count in zip(layout.sizes, counts, strict=True))
+    return [f"aspect buckets, a compilation each: {', '.join(each)}"] if len(counts) > 1 else []
+
+
+def _generated(settings: RunSettings, concepts: Sequence[Concept], layout: Layout) -> list[Part]:
+    """Prior images, those that concepts share once."""
+    found = [parts for concept in concepts for parts in priors_of(settings, concept, layout).values()]
+    return list(dict.fromkeys(itertools.chain(*found)))
+
+
+def _prior_lines(settings: RunSettings, base: str, concepts: Sequence[Concept], generated: Sequence[Part]) -> list[str]:
     if settings.train.prior_batch == 0:
         return ["prior images: none (train.prior_batch is 0)"]
+    if settings.prior.folder:
+        own = zip(concepts, own_priors(settings, concepts), strict=True)
+        return [
+            f"prior images of {c.name}: {len(o.paths)} of your own {o.found} pictures in {o.folder}" for c, o in own
+        ]
     sample, folder = settings.prior.sample, caches(settings) / "priors"
     lines, compute = [], compute_dtype(settings.compute).name
-    for part in dict.fromkeys(part for concept in concepts for part in priors_of(settings, concept)):
-        file = prior_file(base, compute, part, settings.resolution, sample, folder)
+    for part in generated:
+        file = prior_file(base, compute, part, sample, folder)
+        width, height = part.size
+        size = f" at {width} x {height}" if settings.train.buckets else ""
         state = "kept from before" if file.exists() else f"to make, {sample.steps} steps each"
-        lines.append(f"prior images: {len(part.prompts)} of {part.name}: {state}")
+        lines.append(f"prior images: {len(part.prompts)} of {part.name}{size}: {state}")
     return lines

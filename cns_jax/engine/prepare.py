@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +17,11 @@ from cns_jax.core.mesh import replicate
 from cns_jax.core.types import Concept, ConceptData
 from cns_jax.data.captions import class_prompt, scoring_captions, training_prompts
 from cns_jax.data.latents import LatentCache
-from cns_jax.engine.prior import Part, prior_latents, prior_parts
+from cns_jax.data.views import Size
+from cns_jax.engine.buckets import by_bucket
+from cns_jax.engine.layout import Bucket, Layout, LessonData, masks_of
+from cns_jax.engine.own_priors import own_priors
+from cns_jax.engine.prior import Part, compile_priors, prior_latents, prior_parts
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import Studio
 from cns_jax.engine.timings import Timings
@@ -29,38 +35,70 @@ def caches(settings: RunSettings) -> Path:
     return Path(settings.prior.directory or Path(settings.directory).parent / "cache").expanduser()
 
 
-def latent_cache(studio: Studio, settings: RunSettings) -> LatentCache:
-    """What encodes a run's pictures and keeps them."""
+def latent_cache(studio: Studio, settings: RunSettings, size: Size) -> LatentCache:
+    """What encodes a run's pictures of a bucket and keeps them."""
     train, vae, folder = settings.train, studio.params["vae"], caches(settings) / "latents"
-    of_views = studio.resolution, train.views, settings.seed, train.flip
-    return LatentCache(folder, studio.model, vae, studio.ids["vae"], *of_views)
+    return LatentCache(folder, studio.model, vae, studio.ids["vae"], size, train.views, settings.seed, train.flip)
 
 
-def concept_data(studio: Studio, settings: RunSettings, concept: Concept, views: int, timings: Timings) -> ConceptData:
-    """Everything the step reads of a concept. views: as many as the concept with the most pictures has, so that all
-    share one compilation (`most_views`)."""
-    with timings.part("encode"):
-        pictures, cache = concept.image_paths, latent_cache(studio, settings)
-        shown = tqdm(pictures, f"encoding {concept.name}", unit="picture", leave=False)
-        moments = np.concatenate([cache.moments(path) for path in shown])
-    ids = np.repeat(studio.vocabulary.encode(training_prompts(concept)), settings.train.views, axis=0)
-    with timings.part("priors"):
-        priors, prior_ids = _priors(studio, settings, concept)
-    of_views = np.resize(moments, (views, *moments.shape[1:])), np.resize(ids, (views, ids.shape[1]))
-    data = *of_views, np.int32(len(moments)), priors, prior_ids, np.int32(len(priors))
-    return ConceptData(*replicate(studio.mesh, data))
+def compile_ahead(studio: Studio, settings: RunSettings, concept: Concept, layout: Layout) -> None:
+    """Begin to compile what encodes a concept's pictures and makes its prior images, unless these are kept already."""
+    for size, part in by_bucket(concept, layout.sizes).items():
+        latent_cache(studio, settings, size).ahead(part.image_paths)
+    for parts in priors_of(settings, concept, layout).values():
+        compile_priors(studio, parts, settings.prior.sample, caches(settings) / "priors")
 
 
-def most_views(settings: RunSettings, concepts: Sequence[Concept]) -> int:
-    """Of the concept with the most pictures."""
-    return max(len(c.image_paths) for c in concepts) * settings.train.views
+def concept_data(
+    studio: Studio, settings: RunSettings, concept: Concept, layout: Layout, timings: Timings
+) -> LessonData:
+    """Everything the steps read of a concept. layout: of the run, so that all concepts share one compilation a
+    bucket."""
+    buckets, rows = by_bucket(concept, layout.sizes), dict(layout.buckets)
+    parts = priors_of(settings, concept, layout)
+    data = []
+    for size, part in buckets.items():
+        with timings.part("encode"):
+            moments, masks = _views(settings, part, latent_cache(studio, settings, size), layout.masked)
+        ids = np.repeat(studio.vocabulary.encode(training_prompts(part)), settings.train.views, axis=0)
+        with timings.part("priors"):
+            priors, prior_ids = _priors(studio, settings, concept, size, parts.get(size, []))
+        arrays = (
+            _filled(moments, rows[size]), _filled(ids, rows[size]), np.int32(len(moments)),
+            _filled(priors, _prior_rows(settings)), _filled(prior_ids, _prior_rows(settings)), np.int32(len(priors)),
+            None if masks is None else _filled(masks, rows[size]),
+        )  # fmt: skip
+        data.append(ConceptData(*replicate(studio.mesh, arrays)))
+    of_picture = tuple(bucket for bucket, part in enumerate(buckets.values()) for _ in part.image_paths)
+    return LessonData(tuple(data), of_picture, (settings.seed, zlib.crc32(concept.name.encode())))
 
 
-def data_shapes(studio: Studio, settings: RunSettings, views: int) -> ConceptData:
-    """What `concept_data` returns, as shapes."""
-    h, w, c = studio.model.latent_shape(studio.resolution, studio.resolution)
-    length = studio.model.text_encoder.max_position_embeddings
-    priors = settings.prior.images if settings.train.prior_batch else 1
+def _filled(rows: np.ndarray, count: int) -> np.ndarray:
+    """The rows, again and again up to `count` of them."""
+    return np.resize(rows, (count, *rows.shape[1:]))
+
+
+def _views(
+    settings: RunSettings, concept: Concept, cache: LatentCache, masked: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Moments (v, h, w, 2 * c) of the concept's views, and if `masked` how much each position is learned (v, h, w)."""
+    shown = tqdm(concept.image_paths, f"encoding {concept.name}", unit="picture", leave=False)
+    moments = np.concatenate([cache.moments(path) for path in shown])
+    if not masked:
+        return moments, None
+    everywhere = np.ones((cache.count, *moments.shape[1:3]), np.float32)
+    found = zip(concept.image_paths, masks_of(settings, concept), strict=True)
+    masks = [everywhere if mask is None else cache.masks(path, mask) for path, (_, mask) in found]
+    return moments, np.concatenate(masks).clip(settings.train.unmasked_weight, 1)
+
+
+def _prior_rows(settings: RunSettings) -> int:
+    return settings.prior.images if settings.train.prior_batch else 1
+
+
+def data_shapes(studio: Studio, settings: RunSettings, layout: Layout) -> tuple[ConceptData, ...]:
+    """What `concept_data` puts into each bucket, as shapes."""
+    length, priors = studio.model.text_encoder.max_position_embeddings, _prior_rows(settings)
 
     def real(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -68,26 +106,43 @@ def data_shapes(studio: Studio, settings: RunSettings, views: int) -> ConceptDat
     def whole(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, jnp.int32)
 
-    return ConceptData(
-        real(views, h, w, 2 * c), whole(views, length), whole(),
-        real(priors, h, w, c), whole(priors, length), whole(),
-    )  # fmt: skip
+    def of_bucket(bucket: Bucket) -> ConceptData:
+        views, (h, w, c) = bucket.views, studio.model.latent_shape(*reversed(bucket.size))
+        return ConceptData(
+            real(views, h, w, 2 * c), whole(views, length), whole(),
+            real(priors, h, w, c), whole(priors, length), whole(),
+            real(views, h, w) if layout.masked else None,
+        )  # fmt: skip
+
+    return tuple(map(of_bucket, layout.buckets))
 
 
-def priors_of(settings: RunSettings, concept: Concept) -> list[Part]:
-    """What the concept's prior images show; none if steps have no prior images."""
-    if settings.train.prior_batch == 0:
-        return []
-    return prior_parts(class_prompt(concept), general_pool(settings.calibration), settings.prior, settings.seed)
+def priors_of(settings: RunSettings, concept: Concept, layout: Layout) -> dict[Size, list[Part]]:
+    """What the concept's generated prior images show, by bucket; nothing if steps have none, or the user's own.
+
+    Each bucket has its share by pictures of prior.images, made in its size.
+    """
+    if settings.train.prior_batch == 0 or settings.prior.folder:
+        return {}
+    pool, found = general_pool(settings.calibration), {}
+    for size, part in by_bucket(concept, layout.sizes).items():
+        images = max(1, round(settings.prior.images * len(part.image_paths) / len(concept.image_paths)))
+        prior = dataclasses.replace(settings.prior, images=images)
+        found[size] = prior_parts(class_prompt(concept), pool, prior, settings.seed, size)
+    return found
 
 
-def _priors(studio: Studio, settings: RunSettings, concept: Concept) -> tuple[np.ndarray, np.ndarray]:
+def _priors(
+    studio: Studio, settings: RunSettings, concept: Concept, size: Size, parts: Sequence[Part]
+) -> tuple[np.ndarray, np.ndarray]:
     """Latents (n, h, w, c) and token ids (n, l); one row of zeros that nothing reads if there are no prior images."""
-    parts, folder = priors_of(settings, concept), caches(settings) / "priors"
+    if settings.prior.folder:
+        own = own_priors(settings, [concept])[0]
+        return latent_cache(studio, settings, size).means(own.paths), studio.vocabulary.encode(list(own.prompts))
     if not parts:
-        shape = studio.model.latent_shape(studio.resolution, studio.resolution)
+        shape = studio.model.latent_shape(*reversed(size))
         return np.zeros((1, *shape), np.float32), studio.vocabulary.encode([class_prompt(concept)])
-    latents = [prior_latents(studio, part, settings.prior.sample, folder) for part in parts]
+    latents = [prior_latents(studio, part, settings.prior.sample, caches(settings) / "priors") for part in parts]
     return np.concatenate(latents), studio.vocabulary.encode([prompt for part in parts for prompt in part.prompts])
 
 

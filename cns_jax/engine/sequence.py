@@ -15,29 +15,26 @@ from cns_jax.core.mesh import replicate
 from cns_jax.core.rng import key_of, stream
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.tree import fingerprint
-from cns_jax.core.types import Concept, ConceptData, Frozen, TrainState
+from cns_jax.core.types import Concept, Frozen, TrainState
 from cns_jax.data.folder import DataError
 from cns_jax.data.words import check_words
 from cns_jax.engine.checkpoint import Checkpoints
 from cns_jax.engine.concepts import keep_pictures, taught_concepts
 from cns_jax.engine.drawing import forget_pictures
 from cns_jax.engine.fit import Diverged, Fit, StopSignals
+from cns_jax.engine.layout import LessonData, check_data, layout_of
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.lessons import lesson_row, lessons_of, steps_of
 from cns_jax.engine.lock import holding
 from cns_jax.engine.prepare import (
     Hidden,
-    caches,
     calibration_of,
+    compile_ahead,
     concept_data,
     data_shapes,
-    latent_cache,
-    most_views,
-    priors_of,
     task_of,
 )  # fmt: skip
-from cns_jax.engine.prior import compile_priors
 from cns_jax.engine.progress import Metrics
 from cns_jax.engine.run_folder import check_base, claim
 from cns_jax.engine.settings import MOST_STEPS, RunSettings
@@ -72,6 +69,7 @@ class TrainingRun:
         self.timings = Timings()
         source = find_source(settings.address)
         self.lessons = lessons_of(settings)
+        check_data(source.model, settings, self.lessons.ahead)
         tokens, train = self.lessons.tokens, settings.train
         self.rows = settings.rows_for(len(tokens))
         with self.timings.part("load"):
@@ -142,16 +140,16 @@ class TrainingRun:
     def _teach_all(self, checkpoints: Checkpoints, metrics: Metrics, stop: StopSignals) -> None:
         studio, settings, first = self.studio, self.settings, self.first
         memory = replicate(studio.mesh, self._memory())
-        views, concept = most_views(settings, self.lessons.ahead), self.lessons.ahead[0]
+        layout, concept = layout_of(studio.model, settings, self.lessons.ahead), self.lessons.ahead[0]
         steps = steps_of(settings, concept)
         newest = self._newest(checkpoints)
         if newest < steps:
             # encoder and sampler are traced in a fraction of the step's time, so XLA has work early
-            latent_cache(studio, settings).ahead(concept.image_paths)
-            compile_priors(studio, priors_of(settings, concept), settings.prior.sample, caches(settings) / "priors")
+            compile_ahead(studio, settings, concept, layout)
             spec = self.spec(steps)
-            shapes = step_shapes(spec, studio.params, memory, data_shapes(studio, settings, views))
-            train_steps.ahead(spec, settings.train.steps_per_call, *shapes)
+            for of_bucket in data_shapes(studio, settings, layout):
+                shapes = step_shapes(spec, studio.params, memory, of_bucket)
+                train_steps.ahead(spec, settings.train.steps_per_call, *shapes)
         state = None
         if newest:
             memory, state = self._restored(checkpoints, memory, newest)
@@ -163,7 +161,7 @@ class TrainingRun:
             keep_pictures(concept, self.directory)
             self.ledger.begin(studio.ids["model"], self.base_kernels, lesson_row(concept))
             with stop.at_once(f"encoding the pictures and making the prior images of {concept.name}"):
-                data = concept_data(studio, settings, concept, views, self.timings)
+                data = concept_data(studio, settings, concept, layout, self.timings)
             memory = self._teach(index, memory, state, data, checkpoints, metrics, stop)
             state = None
 
@@ -211,7 +209,7 @@ class TrainingRun:
         index: int,
         memory: Memory,
         state: TrainState | None,
-        data: ConceptData,
+        data: LessonData,
         checkpoints: Checkpoints,
         metrics: Metrics,
         stop: StopSignals,

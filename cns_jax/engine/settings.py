@@ -54,7 +54,10 @@ class TrainSettings:
     constant rates, as in the paper); views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps
     (0: all alike, too); fsdp: devices that parameters are split over; remat: compute the UNet's blocks again in the
     backward pass, which saves memory and costs about a third more time; sample_every: steps between small pictures of
-    the lesson that is going on (0: none)."""
+    the lesson that is going on (0: none); buckets: pictures that are not square are trained on in the nearest of
+    several sizes of as many pixels, one compilation each (else: their centre squares); alpha_mask: pictures'
+    transparency is a loss mask (a file 1.mask.png beside 1.png always is one, and comes first); unmasked_weight: how
+    much is learned where masks are black, from 0 (nothing) to 1."""
 
     steps: int = 500
     batch: int = 1
@@ -68,6 +71,9 @@ class TrainSettings:
     fsdp: int = 1
     remat: bool = False
     sample_every: int = 0
+    buckets: bool = False
+    alpha_mask: bool = False
+    unmasked_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "steps_per_call", "save_every", "views", "fsdp"):
@@ -75,6 +81,8 @@ class TrainSettings:
         gamma = self.snr_gamma
         require(0 <= gamma < float("inf"), f"train.snr_gamma={gamma} must be finite and not negative; 0 is off")
         require(self.prior_batch >= 0, f"train.prior_batch={self.prior_batch} must not be negative")
+        weight = self.unmasked_weight
+        require(0 <= weight <= 1, f"train.unmasked_weight={weight} must be from 0 (nothing is learned there) to 1")
         require(self.decay_steps >= 0, f"train.decay_steps={self.decay_steps} must not be negative; 0 is off")
         require(self.sample_every >= 0, f"train.sample_every={self.sample_every} must not be negative; 0 is off")
         require(self.steps < MOST_STEPS, f"train.steps={self.steps} must be below {MOST_STEPS}")
@@ -114,12 +122,16 @@ class PriorSettings:
     images: how many a class. directory: the cache (empty: runs/cache).
 
     general: the share of them that shows prompts of all kinds instead of the class (0: the class alone, as in the
-    paper). They hold what a lesson would change where the concept is not asked for.
+    paper). They hold what a lesson would change where the concept is not asked for. folder: your own pictures, which
+    take the place of all generated ones (`general` counts for none): of a concept those in the sub-folder of its name,
+    else of its class word, else those in `folder` itself; with captions beside them, else shown as the class. At most
+    `images` of them are used.
     """
 
     images: int = 32
     general: float = 0.0
     directory: str = ""
+    folder: str = ""
     sample: SampleSettings = field(default_factory=lambda: SampleSettings(steps=12, batch=32))
 
     def __post_init__(self) -> None:
@@ -202,6 +214,11 @@ class RunSettings:
             path = getattr(self.address, name)
             if path != "miniature" and os.path.exists(path):
                 object.__setattr__(self, name, os.path.abspath(path))
+        require(
+            not self.prior.folder or self.train.prior_batch > 0,
+            f"prior.folder={self.prior.folder!r} is given, but train.prior_batch=0 images a step come from it; raise "
+            "train.prior_batch, or leave prior.folder empty",
+        )
         require(bool(self.data_root), "data_root is empty; give a folder with one sub-folder of images a concept")
 
     @property

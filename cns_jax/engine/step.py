@@ -64,7 +64,10 @@ def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> 
         of_each = spec.method.prior_weight / spec.prior_batch
         weights = jnp.concatenate((weights, jnp.full(spec.prior_batch, of_each)))
     t = (of_times * spec.schedule.num_train_timesteps).astype(jnp.int32)
-    return Batch(*everywhere(spec.mesh, (latents, ids, weights, noise[spec.batch :], t)))
+    mask = data.mask_vhw
+    if mask is not None:  # prior images are learned everywhere
+        mask = jnp.concatenate((mask[view], jnp.ones((spec.prior_batch, height, width))))
+    return Batch(*everywhere(spec.mesh, (latents, ids, weights, noise[spec.batch :], t, mask)))
 
 
 def denoising_loss(
@@ -72,7 +75,8 @@ def denoising_loss(
 ) -> tuple[jax.Array, Logs]:
     """Eq. 8 without L_reg: the noise-prediction loss on concept images plus prior_weight times that on priors.
 
-    spec.snr_gamma > 0 weighs timesteps (`min_snr_weights`); the logged parts stay unweighted.
+    spec.snr_gamma > 0 weighs timesteps (`min_snr_weights`); the logged parts stay unweighted by it. A loss mask
+    multiplies each position's squared error before the mean over all positions.
     """
     count, t, noise = batch.latents_bhwc.shape[0], batch.timesteps_b, batch.noise_bhwc
     noisy = over_data(spec.mesh, add_noise(spec.schedule, batch.latents_bhwc, noise, t))
@@ -80,7 +84,10 @@ def denoising_loss(
     unet = spec.method.weights(base, trainable)
     predicted = spec.model.predict_noise(unet, noisy, t, text, spec.method.detach_begin)
     wanted = target(spec.schedule, batch.latents_bhwc, noise, t)
-    error_b = jnp.square(predicted.astype(jnp.float32) - wanted).mean((1, 2, 3))
+    error_bhwc = jnp.square(predicted.astype(jnp.float32) - wanted)
+    if batch.mask_bhw is not None:
+        error_bhwc *= over_data(spec.mesh, batch.mask_bhw)[..., None]
+    error_b = error_bhwc.mean((1, 2, 3))
     of_concept_b = jnp.arange(count) < spec.batch  # a slice of rows that are split over devices would be moved
     logs = {"concept_loss": jnp.where(of_concept_b, error_b, 0).sum() / spec.batch}
     if spec.prior_batch:

@@ -100,10 +100,10 @@ def test_views_are_fixed_by_content_and_seed(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
     for name in ("a.png", "b.png"):
         Image.fromarray(noise).save(tmp_path / name)
-    first = views(tmp_path / "a.png", 16, 4, seed=0)
+    first = views(tmp_path / "a.png", (16, 16), 4, seed=0)
     assert first.shape == (4, 16, 16, 3) and np.abs(first).max() <= 1
-    np.testing.assert_array_equal(first, views(tmp_path / "b.png", 16, 4, seed=0))
-    np.testing.assert_array_equal(first[:2], views(tmp_path / "a.png", 16, 2, seed=0))
-    np.testing.assert_array_equal(first[0], views(tmp_path / "a.png", 16, 1, seed=5)[0])
-    assert np.abs(first[1] - views(tmp_path / "a.png", 16, 2, seed=1)[1]).max() > 0.1
+    np.testing.assert_array_equal(first, views(tmp_path / "b.png", (16, 16), 4, seed=0))
+    np.testing.assert_array_equal(first[:2], views(tmp_path / "a.png", (16, 16), 2, seed=0))
+    np.testing.assert_array_equal(first[0], views(tmp_path / "a.png", (16, 16), 1, seed=5)[0])
+    assert np.abs(first[1] - views(tmp_path / "a.png", (16, 16), 2, seed=1)[1]).max() > 0.1
     assert np.abs(first[1] - first[2]).max() > 0.1

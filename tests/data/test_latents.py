@@ -22,7 +22,7 @@ def test_cache(tiny_pipeline, tmp_path: Path, monkeypatch) -> None:
 
     def moments(vae_id: str = "v", count: int = 3, dtype: Any = None) -> np.ndarray:
         of = dataclasses.replace(model, dtype=dtype)
-        return latents.LatentCache(tmp_path / "cache", of, vae, vae_id, 16, count, 0, True).moments(picture)
+        return latents.LatentCache(tmp_path / "cache", of, vae, vae_id, (16, 16), count, 0, True).moments(picture)
 
     first = moments()
     assert first.shape == (3, 4, 4, 8) and first.dtype == np.float32 and len(calls) == 1
@@ -45,7 +45,8 @@ def test_an_encoder_compiled_ahead_is_the_one_that_encodes(tiny_pipeline, tmp_pa
     for i, picture in enumerate(pictures):
         Image.fromarray(np.full((20, 20, 3), i, np.uint8)).save(picture)
     model, vae = tiny_pipeline.model, tiny_pipeline.params["vae"]
-    cache = latents.LatentCache(tmp_path / "cache", model, vae, "v", 24, 3, 0, True)  # of a size no other test takes
+    size = 24, 24  # which no other test takes
+    cache = latents.LatentCache(tmp_path / "cache", model, vae, "v", size, 3, 0, True)
     count = lambda: len([name for name in compiled if "encode" in name])  # noqa: E731
     cache.ahead(pictures)
     for picture in pictures:

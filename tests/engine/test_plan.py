@@ -87,11 +87,11 @@ def test_what_would_fail_later(trained, tiny_folder: Path, tmp_path: Path) -> No
 
 def test_prior_images_of_the_class_and_of_other_prompts() -> None:
     pool, settings = ("a red mug", "a blue dog", "a boat"), PriorSettings(images=8, general=0.5)
-    own, others = prior_parts("a photo of a cat", pool, settings, seed=3)
+    own, others = prior_parts("a photo of a cat", pool, settings, 3, (64, 64))
     assert own.prompts == ("a photo of a cat",) * 4 and len(others.prompts) == 4
     assert set(others.prompts) == set(pool)  # all of them before any comes again
     assert sorted(own.seeds + others.seeds) == list(range(24, 32))
-    assert [len(p.prompts) for p in prior_parts("a photo of a cat", pool, PriorSettings(images=8), 3)] == [8]
-    assert [p.prompts for p in prior_parts("a", pool, PriorSettings(images=2, general=1.0), 3)][0][0] in pool
+    assert [len(p.prompts) for p in prior_parts("a photo of a cat", pool, PriorSettings(images=8), 3, (64, 64))] == [8]
+    assert [p.prompts for p in prior_parts("a", pool, PriorSettings(images=2, general=1.0), 3, (64, 64))][0][0] in pool
     with pytest.raises(SettingsError, match="prior.general=1.5 must be from 0 to 1"):
         PriorSettings(general=1.5)

@@ -14,7 +14,8 @@ from tiny_runs import values
 
 from cns_jax.core.settings import build
 from cns_jax.engine.concepts import find_concepts
-from cns_jax.engine.prepare import calibration_of, concept_data, data_shapes, most_views
+from cns_jax.engine.layout import Bucket, Layout, layout_of
+from cns_jax.engine.prepare import calibration_of, concept_data, data_shapes
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import Studio, find_source
 from cns_jax.engine.timings import Timings
@@ -47,12 +48,15 @@ def test_shapes_are_those_of_the_data(tiny_folder: Path, tmp_path: Path, prior_b
     settings = build(RunSettings, config)
     concepts = find_concepts(settings)
     studio = Studio.open(find_source(settings.address), tuple(c.token for c in concepts), 5, 16)
-    views = most_views(settings, concepts) + 2  # as if another had one picture more
-    data = concept_data(studio, settings, concepts[0], views, Timings())
-    wanted = data_shapes(studio, settings, views)
+    most = layout_of(studio.model, settings, concepts)
+    bucket = Bucket((16, 16), most.buckets[0].views + 2)  # as of another concept with more pictures, and a mask
+    layout = Layout((bucket,), masked=bool(prior_batch))
+    (data,) = concept_data(studio, settings, concepts[0], layout, Timings()).buckets
+    (wanted,) = data_shapes(studio, settings, layout)
     kind = lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type)  # noqa: E731
     assert jax.tree.map(kind, data) == jax.tree.map(kind, wanted)
-    assert int(data.views) == views - 2
+    assert int(data.views) == bucket.views - 2 and not most.masked
+    assert data.mask_vhw is None or (data.mask_vhw == 1).all()
 
 
 def test_what_is_said_of_concepts_reaches_them(tmp_path: Path) -> None:

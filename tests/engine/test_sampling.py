@@ -64,7 +64,7 @@ def test_a_sampler_compiled_ahead_is_the_one_that_draws(tiny_folder: Path, tmp_p
     settings = build(RunSettings, values(tiny_folder, tmp_path))
     studio = Studio.open(find_source(settings.address), ("<a>",), 5, 16)
     sample = replace(settings.prior.sample, steps=7)  # which no other test takes, so it is not compiled yet
-    parts = [Part("cats", ("a red cat", "a cat"), (1, 2))]
+    parts = [Part("cats", ("a red cat", "a cat"), (1, 2), (16, 16))]
     compile_priors(studio, parts, sample, tmp_path)
     prior_latents(studio, parts[0], sample, tmp_path)
     assert len([name for name in compiled if "sample" in name]) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -17,6 +18,8 @@ from cns_jax.core.types import ConceptData, Frozen, TrainState
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.step import (
     StepSpec,
+    denoising_loss,
+    draw,
     initial_state,
     step_shapes,
     train_steps,
@@ -107,3 +110,40 @@ def test_steps_compiled_ahead_are_the_steps_that_run(tiny_folder: Path, tmp_path
     state, plan, data, key = placed
     train_steps(spec, 2, state, Frozen(frozen.base, plan), data, key)
     assert len([name for name in compiled if "step" in name]) == 1
+
+
+def test_a_mask_of_ones_is_no_mask(tiny_folder: Path, tmp_path: Path) -> None:
+    spec, state, frozen, data = beginning(tiny_folder, tmp_path, **FALLING)
+    key, ends = jax.random.key(1), []
+    for mask in (None, jnp.ones(data.moments_vhwc.shape[:3])):
+        begun = jax.tree.map(jnp.copy, state)
+        ends.append(train_steps(spec, 1, begun, frozen, data._replace(mask_vhw=mask), key))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), *ends)
+
+
+class Silent:
+    """In a model's place: predicts zeros, so that the noise counts as what is to be predicted alone."""
+
+    def encode_text(self, *_: object) -> None: ...
+
+    def predict_noise(self, _: object, latents_bhwc: jax.Array, *__: object) -> jax.Array:
+        return jnp.zeros_like(latents_bhwc)
+
+
+def test_what_a_mask_hides_has_no_gradient(tiny_folder: Path, tmp_path: Path) -> None:
+    """In the concept's images; prior images have no masks."""
+    spec, state, frozen, data = beginning(tiny_folder, tmp_path)
+    half = jnp.ones(data.moments_vhwc.shape[:3]).at[:, :, 2:].set(0)
+    batch = draw(spec, jax.random.key(1), jnp.asarray(0), data._replace(mask_vhw=half))
+    silent = dataclasses.replace(spec, model=Silent())
+
+    def loss(noise: jax.Array) -> jax.Array:
+        return denoising_loss(silent, frozen.base, state.trainable, batch._replace(noise_bhwc=noise))[0]
+
+    moved = np.asarray(jax.grad(loss)(batch.noise_bhwc) != 0).all(-1)  # (b, h, w)
+    assert moved[: spec.batch, :, :2].all() and moved[spec.batch :].all()
+    assert not moved[: spec.batch, :, 2:].any()
+    whole = batch._replace(mask_bhw=None)
+    shown = denoising_loss(silent, frozen.base, state.trainable, whole)[1]["concept_loss"]
+    seen = denoising_loss(silent, frozen.base, state.trainable, batch)[1]["concept_loss"]
+    assert 0 < seen < shown
