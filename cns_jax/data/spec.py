@@ -50,7 +50,7 @@ def read_file(folder: Path, name: str, problems: list[str]) -> ConceptSpec:
         values = tomllib.loads(read_text(file))
     except (TextError, OSError) as error:
         problems.append(str(error))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not only tomllib's own: of endless brackets and numbers, too
         problems.append(f'{file}: {error}; write lines as  class_word = "cat"')
     else:
         return _spec(name, values, str(file), problems)

@@ -14,7 +14,7 @@ from cns_jax.data.folder import discover, merge, read_concepts
 from cns_jax.data.spec import ConceptSpec
 from cns_jax.data.views import content_hash
 from cns_jax.engine.learned import Learned, data_folder
-from cns_jax.engine.settings import ConceptSettings, RunSettings
+from cns_jax.engine.settings import MOST_STEPS, ConceptSettings, RunSettings
 from cns_jax.miniature.concepts import MiniConcept, write_concept_folders
 from cns_jax.miniature.concepts import concepts as mini_concepts
 
@@ -22,17 +22,29 @@ from cns_jax.miniature.concepts import concepts as mini_concepts
 def specs_of(settings: RunSettings) -> tuple[ConceptSpec, ...]:
     """What is said of each concept that the settings ask for, in order; no picture is read.
 
-    Raises DataError if the data root has no folders, SettingsError for a concept that a drawn set has not.
+    Raises DataError if the data root has no folders, SettingsError for a concept that a drawn set has not and for steps
+    that cannot be.
     """
     chosen, said = _specs(settings.concepts), _specs(settings.said)
     if settings.drawn is None:
         root = Path(settings.data_root).expanduser()
-        return merge(root, chosen or discover(root), said)
+        return _checked(settings, merge(root, chosen or discover(root), said))
     drawn = drawn_set(settings)
     unknown = [c.name for c in chosen if c.name not in drawn]
     require(not unknown, f"{settings.data_root} has no concepts {unknown}; it has {', '.join(drawn)}")
     facts = ((c, drawn[c.name]) for c in chosen or map(ConceptSpec, drawn))
-    return merge(None, [c.over(ConceptSpec(c.name, "", d.token, d.class_word, d.kind)) for c, d in facts], said)
+    specs = [c.over(ConceptSpec(c.name, "", d.token, d.class_word, d.kind)) for c, d in facts]
+    return _checked(settings, merge(None, specs, said))
+
+
+def _checked(settings: RunSettings, specs: tuple[ConceptSpec, ...]) -> tuple[ConceptSpec, ...]:
+    """Steps that concept.toml or the flag --concept asks for are bound as the configuration's are."""
+    calls = settings.train.steps_per_call
+    for spec in specs:
+        good = spec.steps % calls == 0 and spec.steps < MOST_STEPS
+        text = f"{spec.name}: steps={spec.steps} must be a multiple of train.steps_per_call={calls}, below {MOST_STEPS}"
+        require(good, text)
+    return specs
 
 
 def _specs(concepts: Sequence[ConceptSettings]) -> list[ConceptSpec]:

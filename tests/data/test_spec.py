@@ -39,6 +39,8 @@ def test_file(tmp_path: Path, encoding: str) -> None:
         ("steps = true", "steps = True must be a whole number"),
         ('class_word = "a\\nb"', "must be letters that can be printed, in one line"),
         ("steps = 3.5", "steps = 3.5 must be a whole number"),
+        ("a = " + "[" * 20_000, "recursion"),
+        ("steps = " + "1" * 5000, "digits"),
         ("class_word = cat", "(at line 1, column 14)"),
         ('kind = "style"\nkind = "scene"', "Cannot overwrite a value"),
     ],

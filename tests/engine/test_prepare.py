@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tiny_runs import values
 
-from cns_jax.core.settings import build
+from cns_jax.core.settings import SettingsError, build
 from cns_jax.engine.concepts import find_concepts
 from cns_jax.engine.layout import Bucket, Layout, layout_of
 from cns_jax.engine.prepare import calibration_of, concept_data, data_shapes
@@ -71,3 +71,12 @@ def test_what_is_said_of_concepts_reaches_them(tmp_path: Path) -> None:
     values |= {"concepts": [{"name": "tiger_cat", "steps": 20}], "said": [{"name": "tiger_cat", "init_word": "tiger"}]}
     (cat,) = find_concepts(build(RunSettings, values | {"data_root": "miniature:1"}))
     assert (cat.token, cat.class_word, cat.init_word, cat.steps) == ("<tiger_cat>", "cat", "tiger", 20)
+
+
+@pytest.mark.parametrize("steps", [15, 1_000_000])
+def test_steps_beside_the_pictures_are_bound_as_those_of_the_configuration(tmp_path: Path, steps: int) -> None:
+    (tmp_path / "my_cat").mkdir()
+    (tmp_path / "my_cat" / "concept.toml").write_text(f"steps = {steps}\n")
+    settings = build(RunSettings, {"name": "x", "run": str(tmp_path / "run"), "data_root": str(tmp_path)})
+    with pytest.raises(SettingsError, match=f"my_cat: steps={steps} must be a multiple of train.steps_per_call=10"):
+        find_concepts(settings)
