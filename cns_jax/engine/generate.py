@@ -18,7 +18,7 @@ from cns_jax.engine.request import Request
 def generate(request: Request) -> Path:
     """Write one PNG a picture and a grid (a row a prompt), each of which says how it was made; returns the grid's path.
 
-    Raises SettingsError, WeightsMismatch, TokenError or PictureError.
+    Raises SettingsError, WeightsMismatch, TokenError, PromptError or PictureError.
     """
     wanted = _prompts(request)
     opened = open_for(request)

@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from cns_jax.text.emphasis import Segment, segments
-from cns_jax.text.vocabulary import TokenError, Vocabulary
+from cns_jax.text.emphasis import PromptError, Segment, segments
+from cns_jax.text.vocabulary import Vocabulary
 
 Syntax = Literal["a1111", "plain"]
 """How prompts are read: with weights and at any length, or to the letter and cut at the text encoder's length."""
@@ -60,13 +60,14 @@ def chunks_of(vocabulary: Vocabulary, prompts: Sequence[str], syntax: Syntax) ->
 def chunked(vocabulary: Vocabulary, prompt: str) -> Chunks:
     """The chunks of a prompt with weights (see `emphasis`); concept tokens are allowed in all of them.
 
-    Raises UnknownTokenError for a "<name>" without concept, TokenError for a prompt of more than MOST_CHUNKS chunks.
+    Raises UnknownTokenError for a "<name>" without concept, PromptError for a weight beyond 1000 or a prompt of more than
+    MOST_CHUNKS chunks.
     """
     tokenizer = vocabulary.tokenizer
     room = tokenizer.max_length - 2
     bodies = _cut(vocabulary, segments(prompt), room)
     if len(bodies) > MOST_CHUNKS:
-        raise TokenError(
+        raise PromptError(
             f"the prompt {prompt[:40]!r}... fills {len(bodies)} chunks of {room} tokens; {MOST_CHUNKS} is the most"
         )
     ids_kl = np.full((len(bodies), tokenizer.max_length), tokenizer.pad_id, np.int32)

@@ -17,9 +17,14 @@ log = logging.getLogger(__name__)
 
 _ROUND, _SQUARE = 1.1, 1 / 1.1
 _PIECE = re.compile(r"\\[()\[\]\\]|[()\[\]]|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)|[^\\()\[\]:]+|[\\:]")
+_HEAVIEST = 1000.0
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 _NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>", re.IGNORECASE)
 _EDIT = re.compile(r"\[[^\[\]()]*[:|][^\[\]()]*\]|\bAND\b")
+
+
+class PromptError(ValueError):
+    """A prompt that cannot be drawn as it is written; the message says why."""
 
 
 class Segment(NamedTuple):
@@ -33,8 +38,8 @@ class Segment(NamedTuple):
 def segments(prompt: str) -> list[Segment]:
     """The prompt without brackets: its text with the weights, in order; neighbours of one weight are one segment.
 
-    What stands for another network (<lora:name:0.8>) is left out, with a warning in the log, once a name. A prompt
-    without any of this is one segment, to the letter.
+    A prompt without any of this is one segment, to the letter. What stands for another network (<lora:name:0.8>) is
+    left out, with a warning in the log, once a name. Raises PromptError for a weight beyond 1000.
     """
     found: list[Segment] = []
     text = _without_networks(prompt)
@@ -62,6 +67,8 @@ def segments(prompt: str) -> list[Segment]:
 
 
 def _weigh(found: list[Segment], first: int, factor: float) -> None:
+    if abs(factor) > _HEAVIEST:
+        raise PromptError(f"the prompt weighs {found[-1].text!r} {factor:g} times; {_HEAVIEST:g} is the most")
     found[first:] = [segment._replace(weight=segment.weight * factor) for segment in found[first:]]
 
 

@@ -12,8 +12,10 @@ from PIL import Image
 from tiny_runs import call
 
 from cns_jax import __version__
+from cns_jax.core.rng import seed_words
 from cns_jax.core.settings import SettingsError
 from cns_jax.core.tree import flatten
+from cns_jax.engine import generator
 from cns_jax.engine.generate import generate
 from cns_jax.engine.request import Request
 from cns_jax.engine.stages import Stages
@@ -90,11 +92,16 @@ def test_pictures_say_how_they_were_made(request_: Request) -> None:
     }  # fmt: skip
 
 
-def test_seeds_count_on_beyond_32_and_64_bits(request_: Request, tmp_path: Path) -> None:
+def test_seeds_count_on_beyond_32_and_64_bits(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[int]] = []
+    monkeypatch.setattr(generator, "seed_words", lambda seeds: drawn.append(list(seeds)) or seed_words(seeds))
     generate(dataclasses.replace(request_, num=2, seed=2**32 - 1))
     generate(dataclasses.replace(request_, num=1, seed=2**32 - 1, out=str(tmp_path / "narrow")))
     generate(dataclasses.replace(request_, num=2, seed=2**64 - 1, out=str(tmp_path / "last")))
     generate(dataclasses.replace(request_, num=1, seed=0, out=str(tmp_path / "first")))
+    assert drawn[:2] == [[2**32 - 1], [2**32]]  # each by its own program: a narrow seed keeps its picture everywhere
     over, narrow, last, first = (pictures(tmp_path / name) for name in ("out", "narrow", "last", "first"))
     np.testing.assert_array_equal(over[0], narrow[0])
     np.testing.assert_array_equal(last[1], first[0])

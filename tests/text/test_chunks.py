@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cns_jax.text.chunks import MOST_CHUNKS, chunked
-from cns_jax.text.vocabulary import TokenError, UnknownTokenError, Vocabulary
+from cns_jax.text.emphasis import PromptError
+from cns_jax.text.vocabulary import UnknownTokenError, Vocabulary
 
 
 @pytest.fixture
@@ -80,5 +81,5 @@ def test_repeating(vocabulary: Vocabulary) -> None:
 def test_errors(vocabulary: Vocabulary) -> None:
     with pytest.raises(UnknownTokenError, match="unknown token <bird1> in"):
         chunked(vocabulary, "cat " * 40 + "(<bird1>:1.2)")
-    with pytest.raises(TokenError, match=f"fills 9 chunks of 30 tokens; {MOST_CHUNKS} is the most"):
+    with pytest.raises(PromptError, match=f"fills 9 chunks of 30 tokens; {MOST_CHUNKS} is the most"):
         chunked(vocabulary, "cat " * (30 * MOST_CHUNKS + 1))

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from cns_jax.text.emphasis import Segment, segments
+from cns_jax.text.emphasis import PromptError, Segment, segments
 
 
 def weighted(prompt: str) -> list[tuple[str, float]]:
@@ -71,3 +71,9 @@ def test_editing_is_named(prompt: str, caplog: pytest.LogCaptureFixture) -> None
     assert "not supported; their words and signs are taken as text" in caplog.text
     assert segments("[(word:1.3)] and 16:9")
     assert len(caplog.records) == 1
+
+
+def test_weights_have_a_limit() -> None:
+    with pytest.raises(PromptError, match="weighs 'cat' 1e\\+40 times; 1000 is the most"):
+        segments(f"a (cat:{10**40})")
+    assert weighted("(cat:1000)") == [("cat", 1000.0)]
