@@ -60,8 +60,8 @@ def chunks_of(vocabulary: Vocabulary, prompts: Sequence[str], syntax: Syntax) ->
 def chunked(vocabulary: Vocabulary, prompt: str) -> Chunks:
     """The chunks of a prompt with weights (see `emphasis`); concept tokens are allowed in all of them.
 
-    Raises UnknownTokenError for a "<name>" without concept, PromptError for a weight beyond 1000 or a prompt of more than
-    MOST_CHUNKS chunks.
+    Raises UnknownTokenError for a "<name>" without concept, PromptError for a weight beyond 1000 or a prompt of more
+    than MOST_CHUNKS chunks.
     """
     tokenizer = vocabulary.tokenizer
     room = tokenizer.max_length - 2
