@@ -67,9 +67,10 @@ def segments(prompt: str) -> list[Segment]:
 
 
 def _weigh(found: list[Segment], first: int, factor: float) -> None:
-    if abs(factor) > _HEAVIEST:
-        raise PromptError(f"the prompt weighs {found[-1].text!r} {factor:g} times; {_HEAVIEST:g} is the most")
     found[first:] = [segment._replace(weight=segment.weight * factor) for segment in found[first:]]
+    for text, weight, _ in found[first:]:
+        if abs(weight) > _HEAVIEST:
+            raise PromptError(f"the prompt weighs {text!r} {weight:g} times; {_HEAVIEST:g} is the most")
 
 
 def _joined(found: Sequence[Segment]) -> list[Segment]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import random
 
 import pytest
 
@@ -77,3 +79,21 @@ def test_weights_have_a_limit() -> None:
     with pytest.raises(PromptError, match="weighs 'cat' 1e\\+40 times; 1000 is the most"):
         segments(f"a (cat:{10**40})")
     assert weighted("(cat:1000)") == [("cat", 1000.0)]
+    assert weighted("(:2000)") == [("", 1.0)]
+    for nested in ("((cat:900):900)", "(" * 80 + "cat"):
+        with pytest.raises(PromptError):
+            segments(nested)
+
+
+def test_any_signs_end_in_segments_or_one_error() -> None:
+    rng = random.Random(0)
+    pieces = ["(", ")", "[", "]", "\\", ":1.5)", ":9999)", ":", ".", "cat", " ", "BREAK", "<lora:a:1>", "<", "猫", "|"]
+    for _ in range(5000):
+        prompt = "".join(rng.choices(pieces, k=rng.randrange(12)))
+        try:
+            found = segments(prompt)
+        except PromptError:
+            continue
+        assert found and all(math.isfinite(segment.weight) for segment in found)
+        if not set(prompt) & set("()[]\\") and "BREAK" not in prompt and "<lora" not in prompt:
+            assert found == [Segment(prompt)]
