@@ -294,7 +294,7 @@ def modes(folder: Path) -> dict[str, set[int]]:
     return found
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+@pytest.mark.parametrize("umask", [0o077, 0o002])
 def test_modes_follow_the_umask(made, tmp_path: Path, umask: int) -> None:
     """Of what is written anew, and of what replaces files that only their owner could read."""
     private = Path(shutil.copytree(made["values"]["model"], tmp_path / "private"))
