@@ -61,6 +61,13 @@ def test_commands_say_again_what_trained_the_run(tmp_path: Path) -> None:
     assert {*new} == {*again} - {f"--config.run={run}"} | {
         f"--config.run={run}_more", f"--config.after={run}", "--config.data_root=NEW_PHOTOS",
     }  # fmt: skip
+    keep_command(run, ["--config=mini", "--concept=my_cat: style, token=<a>", "--concept", "my dog", "--config.seed=3"])
+    again, new = [shlex.split(command)[3:] for command in words_of(write_report(run))[1:3]]
+    assert again == [
+        "--config=mini", "--concept=my_cat: style, token=<a>", "--concept=my dog", "--config.seed=3",
+        f"--config.run={run}",
+    ]  # fmt: skip
+    assert not [flag for flag in new if "concept" in flag]
     for broken in ('{"config": "mini"', "[]", "{}", '{"config": 3}', '{"config": "mini", "config.seed": [1]}'):
         (run / "command.json").write_text(broken)
         assert "guessed from its settings" in text_of(write_report(run))
@@ -73,14 +80,14 @@ def test_lessons_of_several_lengths(tmp_path: Path) -> None:
         row["steps"] = steps
     (tmp_path / "run" / "ledger.json").write_text(json.dumps(ledger))
     text = text_of(write_report(tmp_path / "run"))
-    assert (
-        "40 to 120 steps of 1 + 1 pictures" in text
-        and "Its lesson had 80 steps, and goes on from there to 160." in text
-    )
-    learned = Learned.of(str(tmp_path / "run"))
-    own = tuple(dataclasses.replace(c, steps=80) for c in learned.settings.concepts)
-    step = next_steps(dataclasses.replace(learned, settings=dataclasses.replace(learned.settings, concepts=own)))[3]
-    assert "write more there" in step.how and "160" not in " ".join(step.command)
+    assert "40 to 120 steps of 1 + 1 pictures" in text
+    assert "Its lesson had 80 steps, a number of its own: raise it" in text
+    assert not [command for command in words_of(tmp_path / "run" / "report.html") if "160" in command]
+    ledger["concepts"][-1]["steps"] = 40
+    (tmp_path / "run" / "ledger.json").write_text(json.dumps(ledger))
+    page = write_report(tmp_path / "run")
+    assert "Its lesson had 40 steps, and goes on from there to 80." in text_of(page)
+    assert "--config.train.steps=80" in words_of(page)[3]
 
 
 def test_how_to_add_a_concept(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def next_steps(learned: Learned) -> list[Step]:
     row = learned.concepts[0]
     prompt = sample_prompts(Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ()))[0]
     new: Flags = {"config": "photos"} if drawn else given(learned.directory, learned.settings)
+    new = {name: value for name, value in new.items() if name != "concept"}  # said of this run's folders
     new |= {"config.data_root": "NEW_PHOTOS", "config.after": run, "config.run": beside(learned, "more")}
     return [
         Step("Draw pictures", "They lie in the run's folder, in generated.",
@@ -64,10 +65,10 @@ def retrain(learned: Learned, steps: int) -> Command:
 def _longer(learned: Learned) -> Step:
     last, settings = learned.concepts[-1], learned.settings
     had = last.get("steps", settings.train.steps)
-    own = any(concept.name == last["name"] and concept.steps for concept in settings.concepts)
     title, told = "Train its last concept for longer", f"Its lesson had {had} steps"
-    if own:
-        return Step(title, f"{told}, which the configuration gives it by itself: write more there.", train(learned))
+    if had != settings.train.steps:
+        how = f"{told}, a number of its own: raise it in the configuration, in --concept or in its concept.toml."
+        return Step(title, how, train(learned))
     return Step(title, f"{told}, and goes on from there to {2 * had}.", train(learned, steps=2 * had))
 
 
@@ -89,8 +90,9 @@ def _how_to_add(learned: Learned) -> str:
     return f"Put a folder with its pictures beside the others, into {shown(settings.data_root)}."
 
 
-def _line(command: str, **flags: str | None) -> Command:
-    parts = (f"--{flag}" if value is None else f"--{flag}={quoted(value)}" for flag, value in flags.items())
+def _line(command: str, **flags: str | list[str] | None) -> Command:
+    single = ((name, one) for name, value in flags.items() for one in (value if isinstance(value, list) else [value]))
+    parts = (f"--{name}" if value is None else f"--{name}={quoted(value)}" for name, value in single)
     return (f"python -m cns_jax.{command}", *parts)
 
 

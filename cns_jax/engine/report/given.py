@@ -6,33 +6,38 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cns_jax.core.files import replacing
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import MINIATURE
 
 _FILE = "command.json"
-_SETTING = re.compile(r"--?((?:no)?config(?:\.[^=]*)?)(?:=(.*))?", re.DOTALL)
+_SETTING = re.compile(r"--?(concept|(?:no)?config(?:\.[^=]*)?)(?:=(.*))?", re.DOTALL)
 
-Flags = dict[str, str | None]
-"""Name without dashes -> value; None for a switch, as in --noconfig.report.sheets."""
+Flags = dict[str, str | list[str] | None]
+"""Name without dashes -> value; None for a switch, as in --noconfig.report.sheets; a list for a flag that repeats."""
 
 
 def keep_command(directory: str | Path, arguments: Sequence[str]) -> None:
-    """Keep the --config flags of a command line (without the program's name) in a run's folder."""
+    """Keep the --config and --concept flags of a command line (without the program's name) in a run's folder."""
     with replacing(Path(directory) / _FILE) as temporary:
         temporary.write_text(json.dumps(_flags_of(arguments), indent=2) + "\n", encoding="utf-8")
 
 
 def kept(directory: Path) -> Flags:
-    """The --config flags that the run was last trained with; empty if they were not kept."""
+    """The flags that the run was last trained with; empty if they were not kept."""
     try:
         found = json.loads((directory / _FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(found, dict) or not found.get("config"):
         return {}
-    return found if all(value is None or isinstance(value, str) for value in found.values()) else {}
+    return found if all(_is_value(value) for value in found.values()) else {}
+
+
+def _is_value(value: Any) -> bool:
+    return value is None or all(isinstance(one, str) for one in (value if isinstance(value, list) else [value]))
 
 
 def given(directory: Path, settings: RunSettings) -> Flags:
@@ -59,6 +64,7 @@ def _flags_of(arguments: Sequence[str]) -> Flags:
         name, value = found[1], found[2]
         if value is None and left and not left[0].startswith("-"):
             value = left.pop(0)  # --config.seed 3
-        out.pop(name, None)
-        out[name] = value
+        before = out.pop(name, None)
+        repeats = [*(before if isinstance(before, list) else []), value or ""]
+        out[name] = repeats if name == "concept" else value
     return out
