@@ -56,7 +56,7 @@ def main(_: list[str]) -> None:
         try:
             failed = perform_all(experiments, Path(_ROOT.value), file, _PICTURES.value)
         except Interrupted as stopped:
-            sys.exit(f"{stopped}; run the same command again to go on from there")
+            sys.exit(str(stopped))
         finally:  # the page shows what there is, after Ctrl-C too
             _page(file)
         if failed:

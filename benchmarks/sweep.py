@@ -44,7 +44,7 @@ def main(_: list[str]) -> None:
     try:
         failed = perform_all(trials, Path(_ROOT.value), file, _PICTURES.value, "ends")
     except Interrupted as stopped:
-        raise SystemExit(f"{stopped}; run the same command again to go on from there") from None
+        raise SystemExit(str(stopped)) from None
     finally:  # the table shows what there is, after Ctrl-C too
         if lines := read_lines(file):
             (folder / "sweep.md").write_text(table(lines))

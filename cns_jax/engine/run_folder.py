@@ -21,7 +21,7 @@ from cns_jax.engine.settings import RunSettings
 # What a run may go on with another value of. Its concepts are compared with its ledger, its model by fingerprints; the
 # rest changes no weight, or only how long later lessons last.
 _FREE = re.compile(
-    r"name|run|after|concepts|said|data_root|model|variant|reserved_rows|report\..*|prior\.directory|"
+    r"name|run|after|concepts|said|data_root|model|variant|reserved_rows|report\..*|prior\.(directory|folder)|"
     r"train\.(steps|save_every|sample_every|fsdp|remat)"
 )
 

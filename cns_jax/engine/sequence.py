@@ -11,7 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from cns_jax.core.mesh import replicate
+from cns_jax.core.files import replacing
+from cns_jax.core.mesh import make_mesh, replicate
 from cns_jax.core.rng import key_of, stream
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.tree import fingerprint
@@ -70,6 +71,7 @@ class TrainingRun:
         source = find_source(settings.address)
         self.lessons = lessons_of(settings)
         check_data(source.model, settings, self.lessons.ahead)
+        check_batch(settings, make_mesh(settings.train.fsdp).size)
         tokens, train = self.lessons.tokens, settings.train
         self.rows = settings.rows_for(len(tokens))
         with self.timings.part("load"):
@@ -77,7 +79,6 @@ class TrainingRun:
                 source, tokens, self.rows, settings.resolution, train.fsdp, settings.compute, train.remat
             )
         check_words(self.lessons.ahead, self.studio.vocabulary)
-        check_batch(settings, self.studio.mesh.size)
         studio = self.studio
         check_base(settings, studio.ids["model"])
         self.directory = claim(settings)
@@ -108,8 +109,21 @@ class TrainingRun:
 
     def run(self) -> None:
         """Teach all concepts; raises Interrupted when asked to stop, SettingsError if a lesson diverges."""
-        if not self.lessons.ahead:
+        overlap = self.directory / "overlaps.json"  # written last, so what it tells of is whole
+        if self.lessons.ahead:
+            overlap.unlink(missing_ok=True)
+            self._teach_ahead()
+        if overlap.exists():
             return
+        if self.settings.report.sheets:
+            with self.timings.part("sample"):
+                self._overview()
+        masks = [self.snapshot(i).mask for i in range(len(self.ledger.read()["concepts"]))]
+        with replacing(overlap) as temporary:
+            temporary.write_text(json.dumps(overlaps(masks), indent=2) + "\n")
+        self.timings.save(self.directory / "timings.json")
+
+    def _teach_ahead(self) -> None:
         checkpoints = Checkpoints(self.directory / "checkpoints")
         metrics = Metrics(self.directory)
         try:
@@ -121,12 +135,6 @@ class TrainingRun:
             checkpoints.close()
             metrics.close()
             self.timings.save(self.directory / "timings.json")
-        if self.settings.report.sheets:
-            with self.timings.part("sample"):
-                self._overview()
-        masks = [self.snapshot(i).mask for i in range(len(self.ledger.read()["concepts"]))]
-        (self.directory / "overlaps.json").write_text(json.dumps(overlaps(masks), indent=2) + "\n")
-        self.timings.save(self.directory / "timings.json")
 
     def _advice(self, error: Diverged) -> str:
         learned, method = self.ledger.read()["concepts"], self.method
@@ -145,11 +153,12 @@ class TrainingRun:
         newest = self._newest(checkpoints)
         if newest < steps:
             # encoder and sampler are traced in a fraction of the step's time, so XLA has work early
-            compile_ahead(studio, settings, concept, layout)
-            spec = self.spec(steps)
-            for of_bucket in data_shapes(studio, settings, layout):
-                shapes = step_shapes(spec, studio.params, memory, of_bucket)
-                train_steps.ahead(spec, settings.train.steps_per_call, *shapes)
+            with stop.at_once("compiling"):
+                compile_ahead(studio, settings, concept, layout)
+                spec = self.spec(steps)
+                for of_bucket in data_shapes(studio, settings, layout):
+                    shapes = step_shapes(spec, studio.params, memory, of_bucket)
+                    train_steps.ahead(spec, settings.train.steps_per_call, *shapes)
         state = None
         if newest:
             memory, state = self._restored(checkpoints, memory, newest)

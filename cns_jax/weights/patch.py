@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from cns_jax.core.files import save_tensors
+from cns_jax.core.files import FileError, require_keys, save_tensors
 from cns_jax.core.tree import flatten, like
 from cns_jax.weights.tensors import index_file
 
+_NAMES = ("name", "token", "class_word", "base", "parent", "base_name", "parent_name")
+_TOLD = {**dict.fromkeys(_NAMES, str), "about": dict}
 _FORMAT, _KEY, _ROW = "cns-patch-1", "cns_jax.patch", "token_row"
 
 
@@ -133,22 +136,38 @@ def read_patch(file: Path) -> Patch:
     stored, metadata = index_file(file)
     if _KEY not in metadata:
         raise PatchError(f"{file} is not a concept patch (no {_KEY} in its metadata)")
-    described = json.loads(metadata[_KEY])
-    if described.get("format") != _FORMAT:
-        raise PatchError(f"{file} has the format {described.get('format')!r}; this version reads {_FORMAT}")
+    described = _described(file, metadata[_KEY])
     masks, values = {}, {}
     for name, shape in described["shapes"].items():
-        bits = np.unpackbits(stored[f"mask.{name}"].raw(), count=int(np.prod(shape)))
-        masks[name] = bits.astype(bool).reshape(shape)
-        values[name] = stored[f"values.{name}"].raw()
-    keys = ("name", "token", "class_word", "base", "parent", "base_name", "parent_name", "about")
+        packed, value = stored.get(f"mask.{name}"), stored.get(f"values.{name}")
+        whole = isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape)
+        if packed is None or value is None or not whole or packed.shape != (-(-math.prod(shape) // 8),):
+            raise PatchError(f"{file} is damaged: what it holds of {name} does not fit its shape {shape!r}")
+        bits = np.unpackbits(packed.raw(), count=math.prod(shape))
+        masks[name], values[name] = bits.astype(bool).reshape(shape), value.raw()
+        if values[name].shape != (int(bits.sum()),):
+            raise PatchError(f"{file} is damaged: {name} has {int(bits.sum())} selected weights, {value.shape} values")
+    if _ROW not in stored:
+        raise PatchError(f"{file} is damaged: it has no {_ROW}")
     rest = {k: v for k, v in metadata.items() if k != _KEY}
-    patch = Patch(
-        masks=masks, values=values, row_d=stored[_ROW].raw(), metadata=rest, **{k: described[k] for k in keys}
-    )
+    told = {key: described[key] for key in _TOLD}
+    patch = Patch(masks=masks, values=values, row_d=stored[_ROW].raw(), metadata=rest, **told)
     if patch.id != described["id"]:
         raise PatchError(f"{file} was changed: its content has the id {patch.id}, it says {described['id']}")
     return patch
+
+
+def _described(file: Path, text: str) -> dict[str, Any]:
+    """What a patch says of itself. Raises PatchError if it is of another version or damaged."""
+    try:
+        described = json.loads(text)
+        require_keys(described, {"format": str}, f"{file}: its metadata")
+        if described["format"] != _FORMAT:
+            raise PatchError(f"{file} has the format {described['format']!r}; this version reads {_FORMAT}")
+        require_keys(described, {"id": str, "shapes": dict, **_TOLD}, f"{file}: its metadata")
+    except (json.JSONDecodeError, RecursionError, FileError) as error:
+        raise PatchError(f"{file} is damaged: {error}") from None
+    return dict(described)
 
 
 def check_order(base: str, applied: Sequence[tuple[str, str]], patches: Sequence[Patch]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +63,10 @@ def load_snapshot(file: Path, kernels: Mapping[str, Any]) -> Snapshot:
     found = {k.removeprefix(_KERNEL): v for k, v in tensors.items() if k.startswith(_KERNEL)}
     if {k: v.shape for k, v in found.items()} != shapes:
         raise ValueError(f"{file} belongs to another model: its cross-attention kernels differ in name or shape")
+    lengths = {f"{_MASK}{name}": (-(-math.prod(shape) // 8),) for name, shape in shapes.items()}
+    wrong = [key for key, length in lengths.items() if key not in tensors or tensors[key].shape != length]
+    if wrong or _ROWS not in tensors or tensors[_ROWS].ndim != 2:
+        raise ValueError(f"{file} is damaged: it lacks {wrong[0] if wrong else _ROWS}, or that has another shape")
     masks = {}
     for name, shape in shapes.items():
         bits = np.unpackbits(tensors[f"{_MASK}{name}"], count=int(np.prod(shape)))

@@ -92,7 +92,7 @@ def test_headers_of_all_kinds(header: dict[str, Any], data: bytes, off: int) -> 
             assert str(file) in str(error)
 
 
-@pytest.mark.parametrize("length", [0, 1, 2**31, 2**62, -1])
+@pytest.mark.parametrize("length", [1, 2**31, 2**62, -1])
 def test_a_header_of_a_huge_declared_length(tmp_path: Path, length: int) -> None:
     file = tmp_path / "x.safetensors"
     file.write_bytes(struct.pack("<q", length) + b"{}")
