@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import cns_jax
+from cns_jax import shipped
+from cns_jax.core.settings import names_of
+from cns_jax.engine.settings import RunSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -109,21 +112,13 @@ def test_readme_names_targets_of_the_makefile() -> None:
 def test_readme_names_modules_and_settings_that_exist() -> None:
     commands = re.findall(r"python -m (cns_jax\.\w+)(.*)", BLOCKS)
     assert commands
+    known = {*names_of(RunSettings, "config")}
     for module, flags in commands:
         assert importlib.util.find_spec(module), f"README runs {module}, which does not exist"
-        file = re.search(r"--config=(\S+)", flags)
-        for dotted in re.findall(r"--config\.([\w.]+)=", flags):
-            value = _config(ROOT / file[1])
-            for key in dotted.split("."):
-                assert key in value, f"README sets {dotted}, which {file[1]} lacks"
-                value = value[key]
-
-
-def _config(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+        named = re.search(r"--config=(\S+)", flags)
+        assert named is None or shipped.load_config(named[1])
+        for dotted in re.findall(r"--(config\.[\w.]+)=", flags):
+            assert dotted in known, f"README sets {dotted}, which is no setting"
 
 
 def test_readme_links_and_folders_exist() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cns_jax.core.settings import require
 from cns_jax.core.types import Concept
+from cns_jax.data.caption_files import read_captions
 from cns_jax.data.folder import DataError
 from cns_jax.data.pictures import picture_files
 from cns_jax.data.spec import ConceptSpec
@@ -56,6 +57,7 @@ def lesson_row(concept: Concept) -> dict[str, object]:
         "kind": concept.kind,
         "images": len(concept.image_paths),
         "pictures": fingerprints(concept.image_paths),
+        "captions": list(concept.captions),
         "masks": fingerprints([mask for mask in concept.mask_paths if mask]),
     }
 
@@ -86,7 +88,8 @@ def lessons_of(settings: RunSettings, drawn_into: Path | None = None) -> Lessons
     if extended:
         return Lessons(tuple(rows[:-1]), extended, extends=True, notes=tuple(notes))
     if current is not None and current["name"] in taught:
-        current = None  # more steps of the last lesson were begun, and are not asked for now
+        notes.append(f"further steps of {current['name']} were begun; they are left, and it stays as it was")
+        current = None
     if current is not None:
         new.sort(key=lambda spec: spec.name != current["name"])  # stable: the lesson that is going on comes first
     ahead = read(settings, new, drawn_into)
@@ -96,7 +99,7 @@ def lessons_of(settings: RunSettings, drawn_into: Path | None = None) -> Lessons
         resumes = bool(ahead) and ahead[0].name == current["name"] and _same(current, ahead[0])
         if not resumes:
             asked = bool(ahead) and ahead[0].name == current["name"]
-            then = "its pictures have changed since, so it starts again" if asked else "it is not asked for any more"
+            then = "what it is taught with has changed, so it starts again" if asked else "it is not asked for any more"
             notes.append(f"the lesson of {current['name']} was stopped before its end, and {then}")
     return Lessons(tuple(rows), ahead, resumes, notes=tuple(notes))
 
@@ -121,7 +124,7 @@ def _extended(
     concepts = read(settings, [spec], drawn_into)
     require(
         _same(row, concepts[0]),
-        f"{spec.name} was taught with other pictures or another class word than now, so its lesson cannot go "
+        f"{spec.name} was taught with other pictures, captions or another class word than now, so its lesson cannot go "
         f"on to {steps_of(settings, spec)} steps; put them back, or start anew with --config.run=...",
     )
     return concepts
@@ -155,15 +158,18 @@ def _compared(settings: RunSettings, rows: Sequence[Row], specs: Sequence[Concep
 def _pictures_changed(row: Row, folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
-    now = {p["sha256"] for p in fingerprints(picture_files(folder))}
+    paths = picture_files(folder)
+    now = {p["sha256"] for p in fingerprints(paths)}
     before = {p["sha256"] for p in row["pictures"]}
-    if now == before:
+    captions = list(read_captions(folder, paths, []))
+    if now == before and row.get("captions", captions) == captions:
         return []
     more, gone = len(now - before), len(before - now)
-    told = " and ".join(f"{count} {what}" for count, what in ((more, "more"), (gone, "fewer")) if count)
+    counts = [f"{count} {what}" for count, what in ((more, "more"), (gone, "fewer")) if count]
+    told = " and ".join(counts) or "other captions"
     return [
-        f"{folder} holds other pictures than {row['name']} was taught with ({told}), and they change nothing: its "
-        "lesson is over. Put them into a folder with another name to teach them as a new concept, or start anew with "
+        f"{folder} is not what {row['name']} was taught with any more ({told}), which changes nothing: its lesson is "
+        "over. Put new pictures into a folder with another name to teach them as a new concept, or start anew with "
         "--config.run=..."
     ]
 

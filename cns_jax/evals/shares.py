@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.stats import binomtest
 
 from cns_jax.evals.bootstrap import Estimate, interval
 
@@ -26,5 +25,7 @@ def share(shown: Sequence[float] | np.ndarray, prompts: Sequence[Hashable]) -> E
     trials = len(set(prompts))
     if trials < len(shown_n) and found.low < found.high:
         return found
+    from scipy.stats import binomtest  # half a second, which a start of training does not wait for
+
     limits = binomtest(round(found.mean * trials), trials).proportion_ci(0.95, method="wilson")
     return Estimate(found.mean, float(limits.low), float(limits.high), found.n)

@@ -121,7 +121,12 @@ def test_what_was_taught_needs_its_folder_no_more(tiny_folder: Path, again: Path
 def test_pictures_added_to_a_taught_folder_are_named(tiny_folder: Path, drawn: Path, again: Path) -> None:
     shutil.copy(drawn / "tiger_cat" / "00.png", again / "photos" / "b_mug" / "new.png")
     (note,) = lessons_of(settings(tiny_folder, again / "photos", again / "run")).notes
-    assert "b_mug holds other pictures than b_mug was taught with (1 more), and they change nothing" in note
+    assert "b_mug is not what b_mug was taught with any more (1 more), which changes nothing" in note
+    (again / "photos" / "b_mug" / "new.png").unlink()
+    assert not lessons_of(settings(tiny_folder, again / "photos", again / "run")).notes
+    (again / "photos" / "b_mug" / "00.txt").write_text("a mug on the moon")
+    (note,) = lessons_of(settings(tiny_folder, again / "photos", again / "run")).notes
+    assert "any more (other captions)" in note
 
 
 def test_a_renamed_folder_and_another_token_are_refused(tiny_folder: Path, again: Path) -> None:
@@ -215,7 +220,7 @@ def test_a_folder_added_while_a_lesson_was_interrupted(
     assert "b_mug was stopped before its end, and it is not asked for any more" in lessons_of(gone).notes[0]
     extra = photos / "b_mug" / "extra.png"
     shutil.copy(drawn / "tiger_cat" / "00.png", extra)
-    assert "its pictures have changed since, so it starts again" in lessons_of(asked).notes[0]
+    assert "what it is taught with has changed, so it starts again" in lessons_of(asked).notes[0]
     extra.unlink()
     run(asked)
     assert names(tmp_path / "run") == ["b_mug", "a_cat"]

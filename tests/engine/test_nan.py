@@ -23,7 +23,7 @@ from cns_jax.engine.request import Request
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import Studio, find_source
 
-PARTS = Part("cats", ("a red cat", "a cat"), (1, 2))
+PARTS = Part("cats", ("a red cat", "a cat"), (1, 2), (16, 16))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_prior_images_of_nan_are_not_kept(studio: Studio, sample: Any, tmp_path:
 
 def test_prior_images_that_were_kept_as_nan_are_made_again(studio: Studio, sample: Any, tmp_path: Path) -> None:
     whole = prior_latents(studio, PARTS, sample, tmp_path)
-    file = prior_file(studio.ids["model"], studio.model.compute, PARTS, studio.resolution, sample, tmp_path)
+    file = prior_file(studio.ids["model"], studio.model.compute, PARTS, sample, tmp_path)
     save_file({"latents": np.full_like(whole, np.nan)}, file)
     np.testing.assert_array_equal(prior_latents(studio, PARTS, sample, tmp_path), whole)
     np.testing.assert_array_equal(load_file(file)["latents"], whole)

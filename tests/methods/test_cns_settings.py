@@ -54,5 +54,5 @@ def test_a_lambda2_that_fades_old_concepts_is_only_warned_of():
 
 def test_it_is_built_from_a_config():
     assert build(CNS, {"ratio": 0.2, "lambda1": 10}) == CNS(ratio=0.2, lambda1=10.0)
-    with pytest.raises(SettingsError, match="lamda1 is not a setting; did you mean 'lambda1'"):
+    with pytest.raises(SettingsError, match="lamda1 is not a setting; did you mean config.lambda1"):
         build(CNS, {"lamda1": 10})
