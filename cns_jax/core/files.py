@@ -32,6 +32,11 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a file or folder can be called so and then lies where it is put: neither empty nor a path."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
 def require_keys(value: object, keys: Mapping[str, type], where: str) -> None:
     """Raise FileError naming `where` unless `value` is a mapping whose `keys` have values of these types."""
     if not isinstance(value, Mapping):

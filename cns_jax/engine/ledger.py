@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cns_jax.core.files import FileError, read_json, replacing, require_keys
+from cns_jax.core.files import FileError, is_file_name, read_json, replacing, require_keys
 from cns_jax.core.settings import require
 
 Row = Mapping[str, Any]
@@ -32,6 +32,8 @@ class Ledger:
         require_keys(found, {"base": str, "base_kernels": str, "concepts": list}, str(self.file))
         for number, row in enumerate(found["concepts"]):
             require_keys(row, _NEEDED, f"{self.file}: concept {number + 1}")
+            if not is_file_name(row["name"]):
+                raise FileError(f"{self.file}: {row['name']!r} is no name of a concept, after which files are called")
             if _leaves(row["weights"]):
                 raise FileError(f"{self.file}: {row['weights']} lies outside of the run's folder")
         if found.get("current") is not None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cns_jax.core.files import is_file_name
 from cns_jax.core.rng import check_seed
 from cns_jax.core.settings import require
 from cns_jax.diffusion.samplers import SAMPLERS
@@ -39,8 +40,9 @@ class ConceptSettings:
 
     def __post_init__(self) -> None:
         name = self.name  # files are called after it
-        good = name not in ("", ".", "..") and not set(name) & set("/\\\0")
-        require(good, f"concepts: the name {name!r} must be the name of a file: not empty, without / and \\")
+        require(
+            is_file_name(name), f"concepts: the name {name!r} must be the name of a file: not empty, without / and \\"
+        )
         require(
             self.steps >= 0, f"concepts: {name} has steps={self.steps}; 0 means train.steps, so it must not be less"
         )
@@ -198,6 +200,7 @@ class RunSettings:
     report: ReportSettings = field(default_factory=ReportSettings)
 
     def __post_init__(self) -> None:
+        require(is_file_name(self.name), f"name={self.name!r} must be the name of a file: files are called after it")
         require(self.method_name in METHODS, f"method_name={self.method_name!r}; known: {', '.join(METHODS)}")
         check_seed(self.seed)
         require(self.resolution % 8 == 0, f"resolution={self.resolution} must be a multiple of 8")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cns_jax.core.files import FileError, require_keys, save_tensors
+from cns_jax.core.files import FileError, is_file_name, require_keys, save_tensors
 from cns_jax.core.tree import flatten, like
 from cns_jax.weights.tensors import index_file
 
@@ -165,6 +165,8 @@ def _described(file: Path, text: str) -> dict[str, Any]:
         if described["format"] != _FORMAT:
             raise PatchError(f"{file} has the format {described['format']!r}; this version reads {_FORMAT}")
         require_keys(described, {"id": str, "shapes": dict, **_TOLD}, f"{file}: its metadata")
+        if not is_file_name(described["name"]):
+            raise PatchError(f"{file}: {described['name']!r} is no name of a concept, after which files are called")
     except (json.JSONDecodeError, RecursionError, FileError) as error:
         raise PatchError(f"{file} is damaged: {error}") from None
     return dict(described)

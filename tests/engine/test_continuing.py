@@ -321,6 +321,10 @@ def test_a_ledger_that_was_damaged(again: Path) -> None:
     file.write_text(json.dumps(whole))
     with pytest.raises(FileError, match="lies outside of the run's folder"):
         Ledger(again / "run").read()
+    whole["concepts"][0] |= {"weights": "weights/x.safetensors", "name": "../x"}
+    file.write_text(json.dumps(whole))
+    with pytest.raises(FileError, match=r"'\.\./x' is no name of a concept"):
+        Ledger(again / "run").read()
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a\\b"])

@@ -124,6 +124,7 @@ DESCRIBED = st.sampled_from(["format", "id", "shapes", "base", "about", "name", 
 @example({"down.to_k.kernel": [2**40, 2**40]}, "shapes")
 @example({"down.to_k.kernel": [-2, -3]}, "shapes")
 @example({"elsewhere": [2, 3]}, "shapes")
+@example("../../x", "name")
 def test_patches_that_describe_themselves_wrongly(patch_bytes: bytes, value: Any, key: str) -> None:
     length = struct.unpack("<q", patch_bytes[:8])[0]
     header = json.loads(patch_bytes[8 : 8 + length])
