@@ -72,7 +72,10 @@ def _value(hint: Any, value: Any, where: str, known: Sequence[str]) -> Any:
         require(listed, f"{where}={value!r} is a {type(value).__name__}; it must be a tuple")
         return tuple(_value(arguments[0], v, f"{where}[{i}]", known) for i, v in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise SettingsError(f"{where} is too large for a number of 64 bits") from None
     if origin is typing.Literal:
         require(value in arguments, f"{where}={value!r} must be one of {', '.join(map(repr, arguments))}")
         return value

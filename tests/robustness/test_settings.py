@@ -57,6 +57,7 @@ def _with(changes: list[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
 
 @given(st.lists(st.tuples(st.sampled_from(PATHS), ODD), min_size=1, max_size=3))
 @example([(("train", "steps"), 10**400)])
+@example([(("method", "lambda1"), 10**400)])
 @example([(("prior", "general"), math.nan)])
 @example([(("concepts",), "abc")])
 @example([(("concepts",), 3)])
