@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cns_jax.core.files import replacing
+from cns_jax.core.files import json_in, replacing
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import MINIATURE
 
@@ -27,11 +27,8 @@ def keep_command(directory: str | Path, arguments: Sequence[str]) -> None:
 
 def kept(directory: Path) -> Flags:
     """The flags that the run was last trained with; empty if they were not kept."""
-    try:
-        found = json.loads((directory / _FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(found, dict) or not found.get("config"):
+    found = json_in(directory / _FILE)
+    if not found.get("config"):
         return {}
     return found if all(_is_value(value) for value in found.values()) else {}
 
