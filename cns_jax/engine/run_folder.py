@@ -18,10 +18,10 @@ from cns_jax.engine.learned import Learned, read_settings
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.settings import RunSettings
 
-# What a run may go on with another value of. Its concepts are compared with its ledger, its model by fingerprints; the
-# rest changes no weight, or only how long later lessons last.
+# What a run may go on with another value of. Its concepts are compared with its ledger, model and VAE by fingerprints;
+# the rest changes no weight, or only how long later lessons last.
 _FREE = re.compile(
-    r"name|run|after|concepts|said|data_root|model|variant|reserved_rows|report\..*|prior\.(directory|folder)|"
+    r"name|run|after|concepts|said|data_root|model|variant|vae|reserved_rows|report\..*|prior\.(directory|folder)|"
     r"train\.(steps|save_every|sample_every|fsdp|remat)"
 )
 
@@ -39,6 +39,8 @@ def earlier_settings(settings: RunSettings) -> RunSettings | None:
     differing = [key for key in now if was.get(key) != now[key] and not _FREE.fullmatch(key)]
     if settings.drawn != before.drawn:
         differing.append("data_root")
+    if bool(settings.prior.folder) != bool(before.prior.folder):  # where own pictures lie is free, not whether
+        differing.append("prior.folder")
     if differing:
         told = ", ".join(f"{key} ({was.get(key)!r} there, {now[key]!r} now)" for key in sorted(differing))
         raise SettingsError(
@@ -55,7 +57,7 @@ def check_base(settings: RunSettings, base: str) -> None:
     ledger = Ledger(Path(settings.directory))
     if settings.after and not ledger.file.exists():
         ledger = Ledger(Learned.of(settings.after).directory)
-    ledger.check_base(base, settings.model)
+    ledger.check_base(base, f"{settings.model} with the VAE {settings.vae}" if settings.vae else settings.model)
 
 
 def claim(settings: RunSettings) -> Path:

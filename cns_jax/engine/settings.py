@@ -210,7 +210,7 @@ class RunSettings:
                 f"concepts: {concept.name} has steps={concept.steps}, which must be a multiple of "
                 f"train.steps_per_call={self.train.steps_per_call}",
             )
-        for name in ("model", "vae"):  # so that the run can be opened from anywhere
+        for name in ("model", "tokenizer", "vae"):  # so that the run can be opened from anywhere
             path = getattr(self.address, name)
             if path != "miniature" and os.path.exists(path):
                 object.__setattr__(self, name, os.path.abspath(path))
