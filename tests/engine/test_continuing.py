@@ -23,12 +23,14 @@ from cns_jax.core.types import Trainable, TrainState
 from cns_jax.data.folder import DataError
 from cns_jax.engine.closing import finished
 from cns_jax.engine.concepts import taught_concepts
+from cns_jax.engine.evaluation import EvaluationRequest, evaluate
 from cns_jax.engine.fit import Diverged, Fit, Interrupted
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.lessons import lessons_of
 from cns_jax.engine.lock import holding
 from cns_jax.engine.plan import plan
+from cns_jax.engine.run_folder import claim
 from cns_jax.engine.sequence import run
 from cns_jax.engine.settings import RunSettings
 from cns_jax.miniature.concepts import write_concept_folders
@@ -132,6 +134,20 @@ def test_the_flag_concept_may_speak_of_what_was_taught_but_not_of_what_is_nowher
     mistyped = settings(tiny_folder, photos, again / "run", said=[{"name": "a_catt", "kind": "style"}])
     with pytest.raises(DataError, match="there is no concept 'a_catt'; did you mean a_cat"):
         lessons_of(mistyped)
+
+
+def test_a_run_of_an_old_version_keeps_its_pictures_once_it_goes_on(
+    tiny_folder: Path, drawn: Path, again: Path
+) -> None:
+    """They lay in the user's folder alone, which the settings of the run that goes on need not name any more."""
+    shutil.rmtree(again / "run" / "data")
+    (again / "photos" / "b_mug" / "gone.png").symlink_to("nowhere.png")
+    others = put(drawn, again / "others", ["a_cat"])
+    asked = settings(tiny_folder, others, again / "run")
+    assert claim(asked) == again / "run"
+    shutil.rmtree(again / "photos")
+    concepts = taught_concepts(Learned.of(str(again / "run")))
+    assert [len(c.image_paths) for c in concepts] == [5, 5]
 
 
 def test_a_new_run_after_another_needs_its_folders(tiny_folder: Path, two: Path, tmp_path: Path) -> None:
@@ -354,6 +370,8 @@ def test_one_writer_a_folder(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=rf"{folder} is in use: process {other.pid} on .* writes to it since"):
             with holding(folder):
                 raise AssertionError("two writers")
+        with pytest.raises(SettingsError, match="is in use: process"):  # training may be forgetting its pictures
+            evaluate(EvaluationRequest(str(folder)))
     finally:
         other.kill()
         other.wait()
