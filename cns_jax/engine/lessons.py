@@ -176,10 +176,14 @@ def _compared(settings: RunSettings, rows: Sequence[Row], specs: Sequence[Concep
     """Notes on what has changed about the taught concepts. Raises SettingsError for a token that differs."""
     notes = []
     asked = {spec.name: spec for spec in specs}
+    left = [row["name"] for row in rows if row["name"] not in asked]
+    if left:
+        was, stays, it_is = ("was", "stays", "it is") if len(left) == 1 else ("were", "stay", "they are")
+        names = ", ".join(left)
+        notes.append(f"{names} {was} taught before and {stays} in the model, though {it_is} not asked for now")
     for row in rows:
         name, spec = row["name"], asked.get(row["name"])
         if spec is None:
-            notes.append(f"{name} was taught before and stays in the model, though it is not asked for now")
             continue
         require(
             not spec.token or spec.token == row["token"],
