@@ -227,7 +227,7 @@ def test_requests_that_cannot_work(request_: StudyRequest, tmp_path: Path) -> No
         study(change(request_, runs=(request_.runs[0], str(tmp_path))))
     with pytest.raises(SettingsError, match="num=0 must be at least 1"):
         change(request_, num=0)
-    with pytest.raises(SettingsError, match="(?s)--data_root.*elsewhere/spotted_dog does not exist"):
+    with pytest.raises(SettingsError, match="(?s)--data_root.*elsewhere/tiger_cat does not exist"):
         study(change(request_, data_root=str(tmp_path / "elsewhere")))
     (tmp_path / "plain.txt").write_text("a cat")
     with pytest.raises(SettingsError, match="'a cat' names no concept"):
