@@ -195,7 +195,8 @@ class TrainingRun:
     def _restored(self, checkpoints: Checkpoints, memory: Memory, step: int) -> tuple[Memory, TrainState]:
         trainable, plan, _ = self.method.begin(self.key, self.studio.params, memory, self._task(self.first))
         like = {"memory": memory, "state": initial_state(self.method, trainable, plan)}
-        found = checkpoints.restore(self.number(self.first, step), replicate(self.studio.mesh, like))
+        # concepts that were added or taken away since then may want another number of token rows
+        found = checkpoints.restore(self.number(self.first, step), replicate(self.studio.mesh, like), resized=True)
         log.info("resuming %s at step %d", self.concept(self.first).name, step)
         return found["memory"], found["state"]
 

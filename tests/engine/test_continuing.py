@@ -258,12 +258,7 @@ def test_more_steps_of_lessons_that_cannot_go_on_are_named(tiny_folder: Path, ag
     assert not lessons_of(settings(tiny_folder, again / "photos", again / "run")).notes
 
 
-def test_a_folder_added_while_a_lesson_was_interrupted(
-    tiny_folder: Path, drawn: Path, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The lesson that is going on comes first; changed pictures start it again; without them it is left."""
-    photos = put(drawn, tmp_path / "photos", ["b_mug"])
-    asked = settings(tiny_folder, photos, tmp_path / "run")
+def run_until_it_saves(asked: RunSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Fit.run
 
     def interrupted(self: Fit, *rest: Any) -> Any:
@@ -276,10 +271,19 @@ def test_a_folder_added_while_a_lesson_was_interrupted(
         object.__setattr__(self, "save", stopping)
         return whole(self, *rest)
 
-    monkeypatch.setattr(Fit, "run", interrupted)
-    with pytest.raises(Interrupted):
-        run(asked)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(Fit, "run", interrupted)
+        with pytest.raises(Interrupted):
+            run(asked)
+
+
+def test_a_folder_added_while_a_lesson_was_interrupted(
+    tiny_folder: Path, drawn: Path, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lesson that is going on comes first; changed pictures start it again; without them it is left."""
+    photos = put(drawn, tmp_path / "photos", ["b_mug"])
+    asked = settings(tiny_folder, photos, tmp_path / "run")
+    run_until_it_saves(asked, monkeypatch)
     put(drawn, photos, ["a_cat"])
     lessons = lessons_of(asked)
     assert [c.name for c in lessons.ahead] == ["b_mug", "a_cat"] and lessons.resumes and not lessons.notes
@@ -296,6 +300,22 @@ def test_a_folder_added_while_a_lesson_was_interrupted(
     run(asked)
     assert names(tmp_path / "run") == ["b_mug", "a_cat"]
     assert same(weights(tmp_path / "run")[0], weights(two / "run")[0])
+
+
+def test_a_concept_beyond_the_reserved_rows_while_a_lesson_was_interrupted(
+    tiny_folder: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint's rows are fewer than the run has now; the lesson is the one that it would have been."""
+    photos = put(drawn, tmp_path / "photos", ["b_mug"])
+    asked = settings(tiny_folder, photos, tmp_path / "run", reserved_rows=1)
+    run_until_it_saves(asked, monkeypatch)
+    put(drawn, photos, ["a_cat"])
+    run(asked)
+    chosen = [{"name": "b_mug"}, {"name": "a_cat"}]
+    run(settings(tiny_folder, photos, tmp_path / "once", reserved_rows=16, concepts=chosen))
+    assert names(tmp_path / "run") == ["b_mug", "a_cat"]
+    pairs = zip(weights(tmp_path / "run"), weights(tmp_path / "once"), strict=True)
+    assert all(same(one, other) for one, other in pairs)
 
 
 def test_a_rate_too_high_stops_before_anything_is_kept_of_it(tiny_folder: Path, again: Path, drawn: Path) -> None:
