@@ -30,7 +30,7 @@ from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.lessons import lessons_of
 from cns_jax.engine.lock import holding
 from cns_jax.engine.plan import plan
-from cns_jax.engine.run_folder import claim
+from cns_jax.engine.run_folder import check_base, claim
 from cns_jax.engine.sequence import run
 from cns_jax.engine.settings import RunSettings
 from cns_jax.miniature.concepts import write_concept_folders
@@ -214,6 +214,10 @@ def test_settings_that_differ_are_named_with_both_values(tiny_folder: Path, two:
     said = str(error.value)
     assert "method.lr_token (0.01 there, 0.5 now), seed (0 there, 3 now)" in said
     assert f"--config.after={two / 'run'}" in said
+    moved = dataclasses.replace(settings(tiny_folder, two / "photos", two / "run"), vae="moved")
+    assert not lessons_of(moved).ahead  # fingerprints tell whether it is the same one
+    with pytest.raises(SettingsError, match="with the VAE moved is not the model that .* was started from"):
+        check_base(moved, "another")
     own = settings(tiny_folder, two / "photos", two / "run")
     own = dataclasses.replace(own, prior=dataclasses.replace(own.prior, folder=str(two)))
     with pytest.raises(SettingsError, match=r"another prior\.folder \('' there, "):
