@@ -56,7 +56,7 @@ def merge(
 
     Raises DataError for a name in `said` that neither has. What is wrong in a concept.toml says `read_concepts`.
     """
-    over, known = {spec.name: spec for spec in said}, [*(spec.name for spec in specs), *others]
+    over, known = {spec.name: spec for spec in said}, list(dict.fromkeys((*(spec.name for spec in specs), *others)))
     problems = [_unknown(name, known) for name in over if name not in known]
     if problems:
         raise DataError("\n".join(problems))

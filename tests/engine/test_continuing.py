@@ -131,9 +131,10 @@ def test_the_flag_concept_may_speak_of_what_was_taught_but_not_of_what_is_nowher
     put(drawn, photos, ["a_cat"])
     (concept,) = lessons_of(settings(tiny_folder, photos, again / "run", said=said)).ahead
     assert concept.name == "a_cat"
-    mistyped = settings(tiny_folder, photos, again / "run", said=[{"name": "a_catt", "kind": "style"}])
-    with pytest.raises(DataError, match="there is no concept 'a_catt'; did you mean a_cat"):
-        lessons_of(mistyped)
+    for name, near in (("a_catt", "a_cat"), ("c_dogg", "c_dog")):
+        mistyped = settings(tiny_folder, photos, again / "run", said=[{"name": name, "kind": "style"}])
+        with pytest.raises(DataError, match=rf"there is no concept '{name}'; did you mean {near}\?"):
+            lessons_of(mistyped)
 
 
 def test_a_run_of_an_old_version_keeps_its_pictures_once_it_goes_on(
