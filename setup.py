@@ -28,7 +28,7 @@ setup(
         "anyascii>=0.3.3",  # tokens and file names from names in other scripts
         "array_record>=0.8",  # tensorflow-datasets reads and writes it without TensorFlow
         "etils>=1.9",
-        "filelock>=3.13",  # jax bounds its compilation cache with it
+        "filelock>=3.13",  # one writer a folder; jax bounds its compilation cache with it, too
         "flax>=0.12",
         "huggingface_hub>=1.0",
         "importlib_resources>=6.0",  # etils needs it and does not say so

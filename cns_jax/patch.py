@@ -24,6 +24,7 @@ _PREDICTION = flags.DEFINE_enum(
     "prediction_type", "", ("", "epsilon", "v_prediction"), "of a single file that does not say it right"
 )
 _TOKENIZER = flags.DEFINE_string("tokenizer", "", "CLIP tokenizer folder, for a model in a single file")
+_VAE = flags.DEFINE_string("vae", "", "the VAE that the patches' run had instead of the model's own, if it had one")
 _ACTIONS = ("apply", "revert", "show", "verify")
 
 
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> None:
     from cns_jax.weights.locate import Address
 
     action, files = (arguments[0] if arguments else ""), arguments[1:]
-    address = Address(_MODEL.value, _VARIANT.value, _TOKENIZER.value, _PREDICTION.value)
+    address = Address(_MODEL.value, _VARIANT.value, _TOKENIZER.value, _PREDICTION.value, _VAE.value)
     require(action in _ACTIONS, f"say what to do: {', '.join(_ACTIONS)}; see --help")
     require(action == "show" or bool(_MODEL.value), "--model is needed")
     if action == "apply":

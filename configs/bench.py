@@ -1,6 +1,6 @@
 """Seven drawn concepts into the miniature, as benchmarks/paper.py runs it for every method, set and seed.
 
-    python -m cns_jax.train --config=configs/bench.py --config.data_root=miniature:2 --config.seed=1
+    python -m cns_jax.train --config=bench --config.data_root=miniature:2 --config.seed=1
 
 How long one takes stands in its timings.json. What changes when a value does is in benchmarks/results/paper/sweep.md.
 """

@@ -1,6 +1,6 @@
 """Three concepts, one after another, into the shipped miniature: a tiger cat, a spotted dog, a checked mug.
 
-    python -m cns_jax.train --config=configs/mini.py
+    python -m cns_jax.train --config=mini
 
 2 CPU cores: about 4 minutes. Look at runs/mini/overview.png.
 """

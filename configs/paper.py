@@ -1,6 +1,6 @@
 """The paper's hyper-parameters for Stable Diffusion 1.5, shared by set1.py, set2.py and set3.py.
 
-    python -m cns_jax.train --config=configs/paper.py --config.model=PATH_OR_ID --config.data_root=DIR
+    python -m cns_jax.train --config=paper --config.model=PATH_OR_ID --config.data_root=DIR
 
 teaches the sub-folders of DIR by name, as configs/photos.py does; the sets say which folders they want. Both flags are
 required. One GPU with 24 GB should do (the paper's had that; not measured). A step has two images, so it runs on one or

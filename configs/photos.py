@@ -1,11 +1,13 @@
 """Your own photographs, a sub-folder a concept: DIR/my_cat/*.jpg, DIR/my_mug/*.jpg, ...
 
-    python -m cns_jax.train --config=configs/photos.py --config.data_root=DIR
+    python -m cns_jax.train --config=photos --config.data_root=DIR
 
 Captions: a .txt beside a picture, or metadata.jsonl with file_name and text; else "a photo of a <class word>". The
-class word is the last word of the folder's name. Of photographs the shipped miniature (64 x 64, taught on drawings)
-learns little more than colours and layout: use it to try your folder and captions, and configs/paper.py with Stable
-Diffusion for pictures.
+class word is the last word of the folder's name; a file concept.toml beside the pictures may say another one
+(class_word = "cat"), and kind, token, init_word and steps.
+
+Of photographs the shipped miniature (64 x 64, taught on drawings) learns little more than colours and layout: use it to
+try your folder and captions, and configs/paper.py with Stable Diffusion for pictures.
 """
 
 from ml_collections import ConfigDict

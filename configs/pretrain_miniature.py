@@ -1,6 +1,6 @@
 """The recipe of the miniature that ships in cns_jax/miniature/model.
 
-    python -m cns_jax.pretrain --config=configs/pretrain_miniature.py
+    python -m cns_jax.pretrain --config=pretrain_miniature
 
 2 CPU cores: about 9 hours. Resumable: run the same command again. The card beside the weights holds what this
 recipe reached.

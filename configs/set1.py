@@ -1,6 +1,6 @@
 """The paper's set 1: three animals, two objects, two styles.
 
-    python -m cns_jax.train --config=configs/set1.py --config.model=PATH_OR_ID --config.data_root=DIR
+    python -m cns_jax.train --config=set1 --config.model=PATH_OR_ID --config.data_root=DIR
 
 docs/sets.md says what DIR holds. One GPU, 24 GB to be safe; about 13 minutes on an A100, 55 on an RTX 3090: estimates,
 their arithmetic in configs/paper.py. Three quarters of it go into prior images of six classes, which later runs reuse.

@@ -24,7 +24,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises FileError if it holds anything else, and FileNotFoundError without it."""
     try:
         value = json.loads(file.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of bytes that are no text and of endless numbers, too
         told = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "no text"
         raise FileError(f"{file} is not JSON ({told}); was it cut short or changed by hand?") from None
     if not isinstance(value, dict):
@@ -35,6 +35,14 @@ def read_json(file: Path) -> dict[str, Any]:
 def is_file_name(name: str) -> bool:
     """Whether a file or folder can be called so and then lies where it is put: neither empty nor a path."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def json_in(file: Path) -> dict[str, Any]:
+    """The object in a JSON file that may be absent, cut short or anything else; it is empty then."""
+    try:
+        return read_json(file)
+    except (OSError, FileError):
+        return {}
 
 
 def require_keys(value: object, keys: Mapping[str, type], where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cns_jax.core.types import SUBJECT, Concept
@@ -24,32 +24,39 @@ class DataError(ValueError):
     """What is wrong with the user's folders, one line a problem."""
 
 
+class NoFolders(DataError):
+    """The folder of all concepts is not there, or has no sub-folders."""
+
+
 def discover(root: Path) -> tuple[ConceptSpec, ...]:
     """One spec for every sub-folder of `root`, by name; what a system put there is skipped, what else lies beside the
     folders is logged. A dangling link counts as a folder, of which `read_concepts` says that it is not there. Raises
-    DataError if there is none."""
+    NoFolders if there is none."""
     if not root.is_dir():
-        raise DataError(f"data_root {root} is not a folder; give a folder with one sub-folder of images a concept")
+        raise NoFolders(f"data_root {root} is not a folder; give a folder with one sub-folder of images a concept")
     inside = own(root)
     folders = [p for p in inside if p.is_dir() or dangling(p)]
     if not folders:
         count = pictures_in(root)
         what = f"holds {count} pictures itself and has no sub-folders" if count else "has no sub-folders"
         example = f", e.g. {root / 'my_cat'}" if count else ""
-        raise DataError(f"data_root {root} {what}; put each concept's images into a folder of its own{example}")
+        raise NoFolders(f"data_root {root} {what}; put each concept's images into a folder of its own{example}")
     left = left_out(p for p in inside if not p.is_dir())
     if left:
         log.warning("%s: left out beside the folders: %s", root, left)
     return tuple(ConceptSpec(p.name) for p in folders)
 
 
-def merge(root: Path | None, specs: Sequence[ConceptSpec], said: Sequence[ConceptSpec]) -> tuple[ConceptSpec, ...]:
+def merge(
+    root: Path | None, specs: Sequence[ConceptSpec], said: Sequence[ConceptSpec], others: Collection[str] = ()
+) -> tuple[ConceptSpec, ...]:
     """All that is said of each concept of `specs`, no picture read: what the command line says (`said`, by name) goes
     before `specs`, these before concept.toml in the concept's folder. root: None where there are no such folders.
+    others: names besides those of `specs` that `said` may speak of.
 
-    Raises DataError for a name in `said` that `specs` lacks. What is wrong in a concept.toml says `read_concepts`.
+    Raises DataError for a name in `said` that neither has. What is wrong in a concept.toml says `read_concepts`.
     """
-    over, known = {spec.name: spec for spec in said}, [spec.name for spec in specs]
+    over, known = {spec.name: spec for spec in said}, list(dict.fromkeys((*(spec.name for spec in specs), *others)))
     problems = [_unknown(name, known) for name in over if name not in known]
     if problems:
         raise DataError("\n".join(problems))

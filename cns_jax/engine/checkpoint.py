@@ -49,10 +49,13 @@ class Checkpoints:
             for later in [n for n in self._manager.all_steps() if n >= number]:
                 self._manager.delete(later)
 
-    def restore(self, number: int, like: Any) -> Any:
-        """The tree of checkpoint `number`, with the structure, shapes, dtypes and shardings of `like`."""
+    def restore(self, number: int, like: Any, resized: bool = False) -> Any:
+        """The tree of checkpoint `number`, with the structure, shapes, dtypes and shardings of `like`.
+
+        resized: arrays of other shapes are cut at their ends, or filled up with zeros; else they are a ValueError.
+        """
         target = jax.tree.map(_orbax().utils.to_shape_dtype_struct, like)
-        return self._manager.restore(number, args=_orbax().args.StandardRestore(target))
+        return self._manager.restore(number, args=_orbax().args.StandardRestore(target, strict=not resized))
 
     def close(self) -> None:
         """Wait for pending saves and release threads."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,23 @@ from cns_jax.miniature.concepts import MiniConcept, write_concept_folders
 from cns_jax.miniature.concepts import concepts as mini_concepts
 
 
-def specs_of(settings: RunSettings) -> tuple[ConceptSpec, ...]:
+def specs_of(settings: RunSettings, taught: Collection[str] = ()) -> tuple[ConceptSpec, ...]:
     """What is said of each concept that the settings ask for, in order; no picture is read.
 
-    Raises DataError if the data root has no folders, SettingsError for a concept that a drawn set has not and for steps
-    that cannot be.
+    taught: names that the run knows already: they need no folder, but the flag --concept may still speak of them.
+    Raises NoFolders if the data root has none, DataError if --concept speaks of an unknown concept, SettingsError for a
+    concept that a drawn set has not and for steps that cannot be.
     """
     chosen, said = _specs(settings.concepts), _specs(settings.said)
     if settings.drawn is None:
         root = Path(settings.data_root).expanduser()
-        return _checked(settings, merge(root, chosen or discover(root), said))
+        return _checked(settings, merge(root, chosen or discover(root), said, taught))
     drawn = drawn_set(settings)
     unknown = [c.name for c in chosen if c.name not in drawn]
     require(not unknown, f"{settings.data_root} has no concepts {unknown}; it has {', '.join(drawn)}")
     facts = ((c, drawn[c.name]) for c in chosen or map(ConceptSpec, drawn))
     specs = [c.over(ConceptSpec(c.name, "", d.token, d.class_word, d.kind)) for c, d in facts]
-    return _checked(settings, merge(None, specs, said))
+    return _checked(settings, merge(None, specs, said, taught))
 
 
 def _checked(settings: RunSettings, specs: tuple[ConceptSpec, ...]) -> tuple[ConceptSpec, ...]:

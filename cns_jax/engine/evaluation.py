@@ -98,9 +98,9 @@ def evaluate(request: EvaluationRequest) -> Path:
     """Draw, score, and write evaluation.json and the pictures (a folder a stage); returns the JSON's path.
 
     Pictures that an interrupted evaluation with the same request has left are not drawn again. Raises SettingsError if
-    another process evaluates into the same folder.
+    another process writes to the same folder, the run's own unless the request names one: it may be training.
     """
-    with holding(_out(request)):
+    with holding(Path(request.out or request.run).expanduser()):
         return _evaluated(request)
 
 

@@ -65,8 +65,12 @@ class Learned:
         kept = data_folder(self.directory) / name
         if kept.is_dir() or self.settings.drawn is not None:
             return kept
+        return self.folder_in(self.settings.data_root, name)
+
+    def folder_in(self, root: str, name: str) -> Path:
+        """Where a concept's pictures lie in a folder of all concepts, as the settings call theirs."""
         chosen = next((c.folder for c in self.settings.concepts if c.name == name), "")
-        return Path(self.settings.data_root).expanduser() / (chosen or name)
+        return Path(root).expanduser() / (chosen or name)
 
     def snapshot(self, kernels: Mapping[str, Any], index: int = -1) -> Snapshot:
         """The weights after concept `index`.

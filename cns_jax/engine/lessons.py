@@ -6,21 +6,24 @@ that was taught needs its folder any more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cns_jax.core.settings import require
 from cns_jax.core.types import Concept
 from cns_jax.data.caption_files import read_captions
-from cns_jax.data.folder import DataError
+from cns_jax.data.folder import NoFolders
+from cns_jax.data.formats import is_mask
 from cns_jax.data.pictures import picture_files
 from cns_jax.data.spec import ConceptSpec
+from cns_jax.data.stray import own
+from cns_jax.engine.checkpoint import Checkpoints
 from cns_jax.engine.concepts import fingerprints, read, specs_of
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.ledger import Ledger, Row
 from cns_jax.engine.run_folder import earlier_settings
-from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.settings import MOST_STEPS, RunSettings
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Lessons:
 def steps_of(settings: RunSettings, concept: Concept | ConceptSpec) -> int:
     """How many steps a concept's lesson has."""
     return concept.steps or settings.train.steps
+
+
+def newest(checkpoints: Checkpoints) -> tuple[int, int]:
+    """Lesson and step of a run's newest checkpoint; (0, 0) if there is none."""
+    return divmod(checkpoints.latest() or 0, MOST_STEPS)
 
 
 def lesson_row(concept: Concept) -> dict[str, object]:
@@ -76,15 +84,18 @@ def lessons_of(settings: RunSettings, drawn_into: Path | None = None) -> Lessons
     if settings.after and before is None and not rows:
         rows = list(Learned.of(settings.after).concepts)
     try:
-        specs = specs_of(settings)
-    except DataError as error:
-        if not rows:
+        specs = specs_of(settings, [row["name"] for row in rows])
+    except NoFolders as error:
+        if before is None or not rows:
             raise
         return Lessons(tuple(rows), (), notes=(f"{error}; so there is nothing new to teach",))
     notes = _compared(settings, rows, specs)
     taught = {row["name"] for row in rows}
     new = [spec for spec in specs if spec.name not in taught]
-    extended = _extended(settings, rows, current, specs, drawn_into) if rows and not new else ()
+    extended: tuple[Concept, ...] = ()
+    if before is not None and rows and not new:
+        extended = _extended(settings, rows, current, specs, drawn_into)
+    notes += _too_short(settings, before, rows[: -1 if extended else None], specs)
     if extended:
         return Lessons(tuple(rows[:-1]), extended, extends=True, notes=tuple(notes))
     if current is not None and current["name"] in taught:
@@ -93,7 +104,7 @@ def lessons_of(settings: RunSettings, drawn_into: Path | None = None) -> Lessons
     if current is not None:
         new.sort(key=lambda spec: spec.name != current["name"])  # stable: the lesson that is going on comes first
     ahead = read(settings, new, drawn_into)
-    _check_apart(rows, ahead, Path(settings.data_root).expanduser())
+    _check_apart(rows, ahead, Path(settings.data_root).expanduser(), {spec.name for spec in specs})
     resumes = True
     if current is not None:
         resumes = bool(ahead) and ahead[0].name == current["name"] and _same(current, ahead[0])
@@ -113,7 +124,7 @@ def _extended(
 ) -> tuple[Concept, ...]:
     """The concept of the last lesson, if more steps of it are asked for than it had; else none.
 
-    Raises SettingsError if its pictures have changed.
+    Raises SettingsError if its pictures have changed, or if its checkpoint is gone.
     """
     row = rows[-1]
     spec = next((spec for spec in specs if spec.name == row["name"]), None)
@@ -124,10 +135,35 @@ def _extended(
     concepts = read(settings, [spec], drawn_into)
     require(
         _same(row, concepts[0]),
-        f"{spec.name} was taught with other pictures, captions or another class word than now, so its lesson cannot go "
-        f"on to {steps_of(settings, spec)} steps; put them back, or start anew with --config.run=...",
+        f"{spec.name} was taught with other pictures, captions or masks, or another class word than now, so its lesson "
+        f"cannot go on to {steps_of(settings, spec)} steps; put them back, or start anew with --config.run=...",
+    )
+    folder = Path(settings.directory) / "checkpoints"
+    checkpoints = Checkpoints(folder)
+    index, step = newest(checkpoints)
+    checkpoints.close()
+    require(
+        index == len(rows) - 1 and step >= row["steps"],
+        f"the lesson of {spec.name} cannot go on from step {row['steps']}: its checkpoint is not in {folder}; start "
+        "anew with --config.run=...",
     )
     return concepts
+
+
+def _too_short(
+    settings: RunSettings, before: RunSettings | None, rows: Sequence[Row], specs: Sequence[ConceptSpec]
+) -> list[str]:
+    """A note on the lessons that stay as they are, though more steps of them are asked for than they had."""
+    asked = {spec.name: steps_of(settings, spec) for spec in specs}
+    usual = before.train.steps if before else settings.train.steps  # rows of old versions do not tell
+    short = [row for row in rows if asked.get(row["name"], 0) > row.get("steps", usual)]
+    if not short:
+        return []
+    why = "only the last lesson can go on, before another one is taught"
+    if "steps" not in short[-1]:
+        why = "an earlier version of cns-jax taught them, whose lessons cannot go on"
+    names = ", ".join(row["name"] for row in short)
+    return [f"lessons with fewer steps than are asked for now, which stay as they are: {names}; {why}"]
 
 
 def _same(row: Row, concept: Concept) -> bool:
@@ -140,10 +176,14 @@ def _compared(settings: RunSettings, rows: Sequence[Row], specs: Sequence[Concep
     """Notes on what has changed about the taught concepts. Raises SettingsError for a token that differs."""
     notes = []
     asked = {spec.name: spec for spec in specs}
+    left = [row["name"] for row in rows if row["name"] not in asked]
+    if left:
+        was, stays, it_is = ("was", "stays", "it is") if len(left) == 1 else ("were", "stay", "they are")
+        names = ", ".join(left)
+        notes.append(f"{names} {was} taught before and {stays} in the model, though {it_is} not asked for now")
     for row in rows:
         name, spec = row["name"], asked.get(row["name"])
         if spec is None:
-            notes.append(f"{name} was taught before and stays in the model, though it is not asked for now")
             continue
         require(
             not spec.token or spec.token == row["token"],
@@ -162,11 +202,15 @@ def _pictures_changed(row: Row, folder: Path) -> list[str]:
     now = {p["sha256"] for p in fingerprints(paths)}
     before = {p["sha256"] for p in row["pictures"]}
     captions = list(read_captions(folder, paths, []))
-    if now == before and row.get("captions", captions) == captions:
-        return []
     more, gone = len(now - before), len(before - now)
-    counts = [f"{count} {what}" for count, what in ((more, "more"), (gone, "fewer")) if count]
-    told = " and ".join(counts) or "other captions"
+    told = " and ".join(f"{count} {what}" for count, what in ((more, "more"), (gone, "fewer")) if count)
+    if not told:
+        masks = {p["sha256"] for p in fingerprints([p for p in own(folder) if is_mask(p)])}
+        others = ["captions"] * (row.get("captions", captions) != captions)
+        others += ["masks"] * ("masks" in row and {p["sha256"] for p in row["masks"]} != masks)
+        told = " and ".join(f"other {what}" for what in others)
+    if not told:
+        return []
     return [
         f"{folder} is not what {row['name']} was taught with any more ({told}), which changes nothing: its lesson is "
         "over. Put new pictures into a folder with another name to teach them as a new concept, or start anew with "
@@ -174,8 +218,8 @@ def _pictures_changed(row: Row, folder: Path) -> list[str]:
     ]
 
 
-def _check_apart(rows: Sequence[Row], ahead: Sequence[Concept], root: Path) -> None:
-    """Refuse a token that is taken, and a taught concept under another name."""
+def _check_apart(rows: Sequence[Row], ahead: Sequence[Concept], root: Path, asked: Collection[str]) -> None:
+    """Refuse a token that is taken, and a taught concept under another name. asked: names of all concepts that are."""
     tokens = {row["token"]: row["name"] for row in rows}
     for concept in ahead:
         require(
@@ -187,7 +231,7 @@ def _check_apart(rows: Sequence[Row], ahead: Sequence[Concept], root: Path) -> N
         for row in rows:
             before = {p["sha256"] for p in row.get("pictures", ())}
             require(
-                before != now or (root / row["name"]).is_dir(),
+                before != now or row["name"] in asked or (root / row["name"]).is_dir(),
                 f"{concept.name} holds the pictures that {row['name']} was taught with, and {row['name']} is gone: "
                 f"name it {row['name']} again, since the model knows it as {row['token']}",
             )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cns_jax.core.files import json_in
 from cns_jax.core.settings import SettingsError
 
 _LOCK, _OWNER = ".lock", ".lock.json"
@@ -50,8 +51,7 @@ def holding(folder: Path) -> Iterator[None]:
 
 
 def _told(owner: Path) -> str:
-    try:
-        about = json.loads(owner.read_text())
-        return f"process {about['pid']} on {about['host']} writes to it since {about['since']} ({about['command']})"
-    except (OSError, ValueError, KeyError, TypeError):
+    about = json_in(owner)
+    if not about.keys() >= {"pid", "host", "since", "command"}:
         return "another process writes to it"
+    return f"process {about['pid']} on {about['host']} writes to it since {about['since']} ({about['command']})"

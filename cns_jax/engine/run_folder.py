@@ -18,10 +18,10 @@ from cns_jax.engine.learned import Learned, read_settings
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.settings import RunSettings
 
-# What a run may go on with another value of. Its concepts are compared with its ledger, its model by fingerprints; the
-# rest changes no weight, or only how long later lessons last.
+# What a run may go on with another value of. Its concepts are compared with its ledger, model and VAE by fingerprints;
+# the rest changes no weight, or only how long later lessons last.
 _FREE = re.compile(
-    r"name|run|after|concepts|said|data_root|model|variant|reserved_rows|report\..*|prior\.(directory|folder)|"
+    r"name|run|after|concepts|said|data_root|model|variant|vae|reserved_rows|report\..*|prior\.(directory|folder)|"
     r"train\.(steps|save_every|sample_every|fsdp|remat)"
 )
 
@@ -39,6 +39,8 @@ def earlier_settings(settings: RunSettings) -> RunSettings | None:
     differing = [key for key in now if was.get(key) != now[key] and not _FREE.fullmatch(key)]
     if settings.drawn != before.drawn:
         differing.append("data_root")
+    if bool(settings.prior.folder) != bool(before.prior.folder):  # where own pictures lie is free, not whether
+        differing.append("prior.folder")
     if differing:
         told = ", ".join(f"{key} ({was.get(key)!r} there, {now[key]!r} now)" for key in sorted(differing))
         raise SettingsError(
@@ -55,19 +57,23 @@ def check_base(settings: RunSettings, base: str) -> None:
     ledger = Ledger(Path(settings.directory))
     if settings.after and not ledger.file.exists():
         ledger = Ledger(Learned.of(settings.after).directory)
-    ledger.check_base(base, settings.model)
+    ledger.check_base(base, f"{settings.model} with the VAE {settings.vae}" if settings.vae else settings.model)
 
 
 def claim(settings: RunSettings) -> Path:
     """The run's folder with the resolved settings in it, and with what `settings.after` knows, if the run is new.
 
-    Raises SettingsError as `earlier_settings`.
+    Of a run of an old version, the pictures that it was taught with are copied into it, while its settings say where
+    they are. Raises SettingsError as `earlier_settings`.
     """
-    earlier_settings(settings)
+    before = earlier_settings(settings)
     directory = Path(settings.directory)
     directory.mkdir(parents=True, exist_ok=True)
-    if settings.after and not Ledger(directory).file.exists():
+    ledger = Ledger(directory)
+    if settings.after and not ledger.file.exists():
         _take_over(Learned.of(settings.after), directory)
+    elif before is not None and ledger.read()["concepts"]:
+        _keep_taught(Learned.of(settings.directory), directory)
     with replacing(directory / "config.json") as temporary:
         temporary.write_text(json.dumps(dataclasses.asdict(settings), indent=2) + "\n")
     return directory
@@ -81,12 +87,22 @@ def _take_over(learned: Learned, directory: Path) -> None:
         for old in (learned.directory / "samples").glob(f"{index + 1:02d}_{row['name']}.*"):
             (directory / "samples").mkdir(exist_ok=True)
             shutil.copyfile(old, directory / "samples" / old.name)
-        pictures = learned.folder(row["name"])
-        if pictures.is_dir():
-            shutil.copytree(pictures, data_folder(directory) / row["name"], dirs_exist_ok=True)
     if (learned.directory / "metrics.jsonl").exists():
         shutil.copyfile(learned.directory / "metrics.jsonl", directory / "metrics.jsonl")
+    _keep_taught(learned, directory)
     Ledger(directory).write(learned.base, learned.kernels, learned.concepts)
+
+
+def _keep_taught(learned: Learned, directory: Path) -> None:
+    """Copy the pictures of all taught concepts into the folder of a run that has none of them yet."""
+    for row in learned.concepts:
+        pictures, kept = learned.folder(row["name"]), data_folder(directory) / row["name"]
+        if kept.is_dir() or not pictures.is_dir():
+            continue
+        building = kept.with_name(kept.name + ".partial")
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.copytree(pictures, building, ignore_dangling_symlinks=True)
+        building.rename(kept)
 
 
 def _share(old: Path, new: Path) -> None:

@@ -26,7 +26,7 @@ from cns_jax.engine.fit import Diverged, Fit, StopSignals
 from cns_jax.engine.layout import LessonData, check_data, layout_of
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.ledger import Ledger
-from cns_jax.engine.lessons import lesson_row, lessons_of, steps_of
+from cns_jax.engine.lessons import lesson_row, lessons_of, newest, steps_of
 from cns_jax.engine.lock import holding
 from cns_jax.engine.prepare import (
     Hidden,
@@ -150,8 +150,8 @@ class TrainingRun:
         memory = replicate(studio.mesh, self._memory())
         layout, concept = layout_of(studio.model, settings, self.lessons.ahead), self.lessons.ahead[0]
         steps = steps_of(settings, concept)
-        newest = self._newest(checkpoints)
-        if newest < steps:
+        begun = self._begun(checkpoints)
+        if begun < steps:
             # encoder and sampler are traced in a fraction of the step's time, so XLA has work early
             with stop.at_once("compiling"):
                 compile_ahead(studio, settings, concept, layout)
@@ -160,10 +160,11 @@ class TrainingRun:
                     shapes = step_shapes(spec, studio.params, memory, of_bucket)
                     train_steps.ahead(spec, settings.train.steps_per_call, *shapes)
         state = None
-        if newest:
-            memory, state = self._restored(checkpoints, memory, newest)
+        if begun:
+            memory, state = self._restored(checkpoints, memory, begun)
         else:
             checkpoints.forget_from(self.number(first, 0))
+            self.showing.forget_steps(first, concept)
         for index in range(first, first + len(self.lessons.ahead)):
             concept = self.concept(index)
             log.info("%s: concept %d of %d", concept.name, index + 1, first + len(self.lessons.ahead))
@@ -174,20 +175,12 @@ class TrainingRun:
             memory = self._teach(index, memory, state, data, checkpoints, metrics, stop)
             state = None
 
-    def _newest(self, checkpoints: Checkpoints) -> int:
+    def _begun(self, checkpoints: Checkpoints) -> int:
         """The step of the first lesson's newest checkpoint that it may go on from; 0 if there is none."""
         if not self.lessons.resumes:
             return 0
-        index, step = divmod(checkpoints.latest() or 0, MOST_STEPS)
-        if not self.lessons.extends:
-            return step if index == self.first else 0
-        had = self.ledger.read()["concepts"][self.first]["steps"]
-        require(
-            index == self.first and step >= had,
-            f"the lesson of {self.concept(self.first).name} cannot go on from step {had}: its checkpoint is not in "
-            f"{self.directory / 'checkpoints'}; start anew with --config.run=...",
-        )
-        return step
+        index, step = newest(checkpoints)
+        return step if index == self.first else 0
 
     def _memory(self) -> Memory:
         """Before the first lesson to come: of what the run's files hold."""
@@ -202,7 +195,8 @@ class TrainingRun:
     def _restored(self, checkpoints: Checkpoints, memory: Memory, step: int) -> tuple[Memory, TrainState]:
         trainable, plan, _ = self.method.begin(self.key, self.studio.params, memory, self._task(self.first))
         like = {"memory": memory, "state": initial_state(self.method, trainable, plan)}
-        found = checkpoints.restore(self.number(self.first, step), replicate(self.studio.mesh, like))
+        # concepts that were added or taken away since then may want another number of token rows
+        found = checkpoints.restore(self.number(self.first, step), replicate(self.studio.mesh, like), resized=True)
         log.info("resuming %s at step %d", self.concept(self.first).name, step)
         return found["memory"], found["state"]
 
@@ -248,23 +242,18 @@ class TrainingRun:
             state = fit.run(concept.name, state, Frozen(studio.params, plan), data, key)
         after = self.method.commit(memory, plan, state.trainable)
         with self.timings.part("save"):
-            self._record(index, after, plan.mask, statistics)
+            self._record(index, after, plan.mask, statistics, int(state.step))
         if self.settings.report.sheets:
             with self.timings.part("sample"):
                 self.showing.sheet(index, concept, (memory.kernels, start_rows), (after.kernels, after.rows_rd))
         return after
 
-    def _record(self, index: int, memory: Memory, mask: Any, statistics: dict[str, float]) -> None:
+    def _record(self, index: int, memory: Memory, mask: Any, statistics: dict[str, float], steps: int) -> None:
         concept = self.concept(index)
         weights = f"weights/{index + 1:02d}_{concept.name}.safetensors"
         save_snapshot(self.directory / weights, Snapshot(memory.kernels, np.asarray(memory.rows_rd), mask))
         forget_pictures(self.directory, index)
-        row = {
-            **lesson_row(concept),
-            "steps": steps_of(self.settings, concept),
-            "weights": weights,
-            "mask": statistics,
-        }
+        row = {**lesson_row(concept), "steps": steps, "weights": weights, "mask": statistics}
         self.ledger.record(index, row)
 
     def snapshot(self, index: int) -> Snapshot:

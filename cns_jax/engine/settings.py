@@ -54,10 +54,10 @@ class TrainSettings:
     batch: pictures a step; prior_batch: prior images a step; steps_per_call: optimizer steps in one jitted call;
     decay_steps: the last steps of a concept (at most all), over which both learning rates fall to 0 in a line (0:
     constant rates, as in the paper); views: crops and flips cached an image; snr_gamma: min-SNR weights of timesteps
-    (0: all alike, too); fsdp: devices that parameters are split over; remat: compute the UNet's blocks again in the
-    backward pass, which saves memory and costs about a third more time; sample_every: steps between small pictures of
-    the lesson that is going on (0: none); buckets: pictures that are not square are trained on in the nearest of
-    several sizes of as many pixels, one compilation each (else: their centre squares); alpha_mask: pictures'
+    (0: all alike, as in the paper); fsdp: devices that parameters are split over; remat: compute the UNet's blocks
+    again in the backward pass, which saves memory and costs about a third more time; sample_every: steps between small
+    pictures of the lesson that is going on (0: none); buckets: pictures that are not square are trained on in the
+    nearest of several sizes of as many pixels, one compilation each (else: their centre squares); alpha_mask: pictures'
     transparency is a loss mask (a file 1.mask.png beside 1.png always is one, and comes first); unmasked_weight: how
     much is learned where masks are black, from 0 (nothing) to 1."""
 
@@ -213,7 +213,7 @@ class RunSettings:
                 f"concepts: {concept.name} has steps={concept.steps}, which must be a multiple of "
                 f"train.steps_per_call={self.train.steps_per_call}",
             )
-        for name in ("model", "vae"):  # so that the run can be opened from anywhere
+        for name in ("model", "tokenizer", "vae"):  # so that the run can be opened from anywhere
             path = getattr(self.address, name)
             if path != "miniature" and os.path.exists(path):
                 object.__setattr__(self, name, os.path.abspath(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cns_jax.core.files import replacing
+from cns_jax.core.files import json_in, replacing
 from cns_jax.core.tree import overlay
 from cns_jax.core.types import Concept
 from cns_jax.data.images import load_image, open_image
@@ -64,15 +65,22 @@ class Showing:
         """A small strip of pictures of the lesson that is going on, and how near they are to what is taught."""
         prompts = sample_prompts(concept)[:_STEP_PROMPTS]
         pictures = self.images(weights, prompts)
-        folder = self.directory / "samples" / "steps" / f"{index + 1:02d}_{concept.name}"
+        folder = self._steps(index, concept)
         side = min(_STEP_SIDE, max(64, pictures[0].shape[0]))
         small = [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.LANCZOS)) for p in pictures]
         with replacing(folder / f"{step}.jpg") as temporary:
             Image.fromarray(tile(small, len(small))).save(temporary, quality=85)
-        told = _read(folder / "steps.json") or {"prompts": prompts, "steps": {}}
+        told = json_in(folder / "steps.json") or {"prompts": prompts, "steps": {}}
         told["steps"][str(step)] = self._scores(concept, pictures, prompts)
         with replacing(folder / "steps.json") as temporary:
             temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+    def forget_steps(self, index: int, concept: Concept) -> None:
+        """Delete the small pictures of a lesson that starts again, and what was told of them."""
+        shutil.rmtree(self._steps(index, concept), ignore_errors=True)
+
+    def _steps(self, index: int, concept: Concept) -> Path:
+        return self.directory / "samples" / "steps" / f"{index + 1:02d}_{concept.name}"
 
     def _scores(self, concept: Concept, pictures: Sequence[np.ndarray], prompts: Sequence[str]) -> Mapping[str, Any]:
         if self._scorer is None:
@@ -117,10 +125,3 @@ class Showing:
         squares = [load_image(path, size) for path in concept.image_paths[:count]]
         photos = [np.round((x + 1) * 127.5).astype(np.uint8) for x in squares]
         return photos + [np.full((size, size, 3), 255, np.uint8)] * (count - len(photos))
-
-
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -212,9 +212,8 @@ def find_target(token: str, runs: Sequence[Learned], data_root: str = "") -> Tar
     tried = []
     for learned in runs:
         row = next(row for row in learned.concepts if row["token"] == token)
-        folder = learned.folder(row["name"])
-        problems: list[str] = []
-        paths = read_pictures(Path(data_root).expanduser() / folder.name if data_root else folder, problems)
+        name, problems = row["name"], list[str]()
+        paths = read_pictures(learned.folder_in(data_root, name) if data_root else learned.folder(name), problems)
         if paths and not problems:
             return Target(row["class_word"], [_square(path) for path in paths[:_TARGETS]])
         tried += problems

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from cns_jax.core.files import FileError, read_json, replacing
+from cns_jax.core.files import json_in, replacing
 
 _COMPILING = tuple(
     f"/jax/core/compile/{part}_duration" for part in ("jaxpr_trace", "jaxpr_to_mlir_module", "backend_compile")
@@ -48,10 +48,7 @@ class Timings:
         """Add what was counted since the last save to `file`, where earlier sessions of the run have left theirs."""
         self.seconds["compile"] += _compiled - self._compiled
         self._compiled = _compiled
-        try:
-            before = read_json(file)
-        except (FileNotFoundError, FileError):  # counting alone: a damaged file is no reason to stop a run
-            before = {}
+        before = json_in(file)  # counting alone: a damaged file is no reason to stop a run
         total = {name: round(before.get(name, 0.0) + s, 2) for name, s in self.seconds.items()}
         value = {**before, **total, "device": jax.devices()[0].device_kind}
         with replacing(file) as temporary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 from scipy.special import stdtrit
 
+from cns_jax.core.files import json_in
 from cns_jax.core.settings import SettingsError, require
 
 log = logging.getLogger(__name__)
@@ -137,10 +137,7 @@ def _votes(file: str, answers: Mapping[str, Any], trials: Mapping[str, Any]) -> 
 def _read(file: str, fields: Sequence[str], what: str) -> dict[str, Any]:
     path = Path(file).expanduser()
     require(path.is_file(), f"there is no file {file}; wanted is {what}")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # no JSON, or no UTF-8
-        value = None
-    if not isinstance(value, dict) or any(field not in value for field in fields):
+    value = json_in(path)
+    if any(field not in value for field in fields):
         raise SettingsError(f"{file} is not {what}")
     return value

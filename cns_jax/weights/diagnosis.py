@@ -16,7 +16,8 @@ _FILES = {  # first bytes -> what such a file is
     b"\xff\xd8\xff": "a JPEG picture, a preview perhaps; take the weights beside it",
     b"RIFF": "a WebP picture, a preview perhaps; take the weights beside it",
 }
-_AGAIN = "download or copy it again"
+AGAIN = "download or copy it again"
+"""What to do with a file that is not whole."""
 
 
 def what_is(file: Path, text: bool = False) -> str:
@@ -28,7 +29,7 @@ def what_is(file: Path, text: bool = False) -> str:
     with file.open("rb") as opened:
         start = opened.read(_LOOKED)
     if not start:
-        return f"an empty file (0 bytes): a download or copy that did not begin, or a full disk; {_AGAIN}"
+        return f"an empty file (0 bytes): a download or copy that did not begin, or a full disk; {AGAIN}"
     if start.startswith(b"version https://git-lfs"):
         found = re.search(rb"size (\d+)", start)
         held = f" of {int(found[1]) / 1e9:.2f} GB" if found and len(found[1]) < 16 else ""
@@ -53,10 +54,10 @@ def what_is(file: Path, text: bool = False) -> str:
             "and download the file itself (hf auth login, then hf download)"
         )
     if not any(start):
-        return f"filled with zeros from its beginning ({size} bytes): a download that has not finished; {_AGAIN}"
+        return f"filled with zeros from its beginning ({size} bytes): a download that has not finished; {AGAIN}"
     if words and not text and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in words):
         said = " ".join(words[:80].decode().split())
-        return f"a text ({said}), a server's answer instead of the weights perhaps; {_AGAIN}"
+        return f"a text ({said}), a server's answer instead of the weights perhaps; {AGAIN}"
     return ""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cns_jax.core import files
 from cns_jax.weights.diagnosis import what_is
 from cns_jax.weights.tensors import WeightsMismatch
 
@@ -20,15 +21,12 @@ PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".msgpack")
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object. Raises WeightsMismatch naming a missing or broken file."""
     try:
-        value = json.loads(file.read_bytes().decode("utf-8-sig"))
+        return files.read_json(file)
     except FileNotFoundError:
         raise WeightsMismatch(f"{file} does not exist; is {file.parent} a diffusers folder?") from None
-    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8, too
+    except files.FileError as error:
         known = what_is(file, text=True)
-        raise WeightsMismatch(f"{file} is {known}" if known else f"{file} is not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise WeightsMismatch(f"{file} holds a JSON {type(value).__name__}; an object is expected")
-    return value
+        raise WeightsMismatch(f"{file} is {known}" if known else str(error)) from None
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

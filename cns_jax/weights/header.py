@@ -15,7 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from cns_jax.weights.diagnosis import what_is
+from cns_jax.weights.diagnosis import AGAIN, what_is
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ _DTYPES: dict[str, Any] = {
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
     "F8_E5M2": ml_dtypes.float8_e5m2,
 }
-_AGAIN = "download or copy it again"
 _FAULTY = "a faulty program wrote it; take the file from where it was made"
 
 
@@ -123,7 +122,7 @@ def _mended(file: Path, size: int, _: int) -> Mended:
             raise NotWhole(f"there are {start - last} bytes before {key} that belong to no tensor; {_FAULTY}")
         last = end
     if last > size:
-        raise NotWhole(f"it is cut short: {size} of {last} bytes are there; {_AGAIN}")
+        raise NotWhole(f"it is cut short: {size} of {last} bytes are there; {AGAIN}")
     odd = [f"{size - last} bytes behind its last tensor"] if last < size else []
     metadata = said if isinstance(said, dict) else {}
     plain = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
@@ -142,16 +141,16 @@ def _header(file: Path, size: int) -> tuple[dict[str, Any], int]:
         length = int.from_bytes(opened.read(8), "little")
         start = opened.read(1)
         if size < 8 or (start and start != b"{"):
-            raise NotWhole(f"it begins like none; {_AGAIN}, or take the file from where it was made")
+            raise NotWhole(f"it begins like none; {AGAIN}, or take the file from where it was made")
         if length > size - 8:
-            raise NotWhole(f"it is cut short: its header has {length} bytes, the file {size}; {_AGAIN}")
+            raise NotWhole(f"it is cut short: its header has {length} bytes, the file {size}; {AGAIN}")
         if length > _LARGEST:
             raise NotWhole(f"its header is said to have {length} bytes, more than any model's; {_FAULTY}")
         text = start + opened.read(length - 1)
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:  # broken bytes are a ValueError, too
-        raise NotWhole(f"its header is damaged ({str(error)[:100]}); {_AGAIN}") from None
+        raise NotWhole(f"its header is damaged ({str(error)[:100]}); {AGAIN}") from None
     if not isinstance(header, dict):
         raise NotWhole(f"its header is a {type(header).__name__}; {_FAULTY}")
     return header, 8 + length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,14 +20,17 @@ from tiny_runs import ROOT, values
 from cns_jax.core.files import FileError
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.types import Trainable, TrainState
+from cns_jax.data.folder import DataError
 from cns_jax.engine.closing import finished
 from cns_jax.engine.concepts import taught_concepts
+from cns_jax.engine.evaluation import EvaluationRequest, evaluate
 from cns_jax.engine.fit import Diverged, Fit, Interrupted
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.lessons import lessons_of
 from cns_jax.engine.lock import holding
 from cns_jax.engine.plan import plan
+from cns_jax.engine.run_folder import check_base, claim
 from cns_jax.engine.sequence import run
 from cns_jax.engine.settings import RunSettings
 from cns_jax.miniature.concepts import write_concept_folders
@@ -118,6 +122,48 @@ def test_what_was_taught_needs_its_folder_no_more(tiny_folder: Path, again: Path
     assert names(again / "run") == list(TAUGHT_FIRST)
 
 
+def test_the_flag_concept_may_speak_of_what_was_taught_but_not_of_what_is_nowhere(
+    tiny_folder: Path, drawn: Path, again: Path
+) -> None:
+    """The command that a report repeats keeps its --concept when the taught folder has gone."""
+    photos, said = again / "photos", [{"name": "b_mug", "class_word": "mug"}]
+    shutil.rmtree(photos / "b_mug")
+    put(drawn, photos, ["a_cat"])
+    (concept,) = lessons_of(settings(tiny_folder, photos, again / "run", said=said)).ahead
+    assert concept.name == "a_cat"
+    for name, near in (("a_catt", "a_cat"), ("c_dogg", "c_dog")):
+        mistyped = settings(tiny_folder, photos, again / "run", said=[{"name": name, "kind": "style"}])
+        with pytest.raises(DataError, match=rf"there is no concept '{name}'; did you mean {near}\?"):
+            lessons_of(mistyped)
+
+
+def test_a_run_of_an_old_version_keeps_its_pictures_once_it_goes_on(
+    tiny_folder: Path, drawn: Path, again: Path
+) -> None:
+    """They lay in the user's folder alone, which the settings of the run that goes on need not name any more."""
+    shutil.rmtree(again / "run" / "data")
+    (again / "photos" / "b_mug" / "gone.png").symlink_to("nowhere.png")
+    others = put(drawn, again / "others", ["a_cat"])
+    asked = settings(tiny_folder, others, again / "run")
+    assert claim(asked) == again / "run"
+    shutil.rmtree(again / "photos")
+    concepts = taught_concepts(Learned.of(str(again / "run")))
+    assert [len(c.image_paths) for c in concepts] == [5, 5]
+
+
+def test_a_new_run_after_another_needs_its_folders(tiny_folder: Path, two: Path, tmp_path: Path) -> None:
+    asked = settings(tiny_folder, tmp_path / "nowhere", tmp_path / "new", after=str(two / "run"))
+    with pytest.raises(DataError, match="data_root .*nowhere is not a folder"):
+        lessons_of(asked)
+
+
+def test_one_folder_of_two_concepts_is_no_renamed_one(tiny_folder: Path, again: Path) -> None:
+    (again / "photos" / "b_mug").rename(again / "photos" / "mugs")
+    chosen = [{"name": "b_mug", "folder": "mugs"}, {"name": "c_dog"}, {"name": "look", "folder": "mugs"}]
+    asked = settings(tiny_folder, again / "photos", again / "run", concepts=chosen)
+    assert [concept.name for concept in lessons_of(asked).ahead] == ["look"]
+
+
 def test_pictures_added_to_a_taught_folder_are_named(tiny_folder: Path, drawn: Path, again: Path) -> None:
     shutil.copy(drawn / "tiger_cat" / "00.png", again / "photos" / "b_mug" / "new.png")
     (note,) = lessons_of(settings(tiny_folder, again / "photos", again / "run")).notes
@@ -127,6 +173,9 @@ def test_pictures_added_to_a_taught_folder_are_named(tiny_folder: Path, drawn: P
     (again / "photos" / "b_mug" / "00.txt").write_text("a mug on the moon")
     (note,) = lessons_of(settings(tiny_folder, again / "photos", again / "run")).notes
     assert "any more (other captions)" in note
+    shutil.copy(drawn / "tiger_cat" / "00.png", again / "photos" / "b_mug" / "00.mask.png")
+    (note,) = lessons_of(settings(tiny_folder, again / "photos", again / "run")).notes
+    assert "any more (other captions and other masks)" in note
 
 
 def test_a_renamed_folder_and_another_token_are_refused(tiny_folder: Path, again: Path) -> None:
@@ -166,6 +215,14 @@ def test_settings_that_differ_are_named_with_both_values(tiny_folder: Path, two:
     said = str(error.value)
     assert "method.lr_token (0.01 there, 0.5 now), seed (0 there, 3 now)" in said
     assert f"--config.after={two / 'run'}" in said
+    moved = dataclasses.replace(settings(tiny_folder, two / "photos", two / "run"), vae="moved")
+    assert not lessons_of(moved).ahead  # fingerprints tell whether it is the same one
+    with pytest.raises(SettingsError, match="with the VAE moved is not the model that .* was started from"):
+        check_base(moved, "another")
+    own = settings(tiny_folder, two / "photos", two / "run")
+    own = dataclasses.replace(own, prior=dataclasses.replace(own.prior, folder=str(two)))
+    with pytest.raises(SettingsError, match=r"another prior\.folder \('' there, "):
+        lessons_of(own)
     drawn = settings(tiny_folder, Path("miniature:1"), two / "run")
     with pytest.raises(SettingsError, match="another data_root"):
         lessons_of(drawn)
@@ -185,17 +242,28 @@ def test_more_steps_of_the_last_lesson_equal_as_many_at_once(
     assert all(same(one, other) for one, other in zip(weights(again / "run"), at_once, strict=True))
     assert not same(at_once[1], weights(two / "run")[1])
     shutil.rmtree(again / "run" / "checkpoints")
-    with pytest.raises(SettingsError, match="c_dog cannot go on from step 16: its checkpoint is not in"):
-        run(settings(tiny_folder, again / "photos", again / "run", train={"steps": 20}))
+    for doing in (plan, run):
+        with pytest.raises(SettingsError, match="c_dog cannot go on from step 16: its checkpoint is not in"):
+            doing(settings(tiny_folder, again / "photos", again / "run", train={"steps": 20}))
     assert names(again / "run") == list(TAUGHT_FIRST)
 
 
-def test_a_folder_added_while_a_lesson_was_interrupted(
-    tiny_folder: Path, drawn: Path, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The lesson that is going on comes first; changed pictures start it again; without them it is left."""
-    photos = put(drawn, tmp_path / "photos", ["b_mug"])
-    asked = settings(tiny_folder, photos, tmp_path / "run")
+def test_more_steps_of_lessons_that_cannot_go_on_are_named(tiny_folder: Path, again: Path, tmp_path: Path) -> None:
+    """Earlier lessons, those of another run, and those of old versions, whose rows say no steps."""
+    longer = {"steps": 16}
+    (note,) = lessons_of(settings(tiny_folder, again / "photos", again / "run", train=longer)).notes
+    assert "which stay as they are: b_mug; only the last lesson can go on" in note
+    new = settings(tiny_folder, again / "photos", tmp_path / "new", after=str(again / "run"), train=longer)
+    assert "stay as they are: b_mug, c_dog; only the last lesson can go on" in "\n".join(plan(new))
+    ledger = Ledger(again / "run").read()
+    old = [{key: value for key, value in row.items() if key != "steps"} for row in ledger["concepts"]]
+    Ledger(again / "run").write(ledger["base"], ledger["base_kernels"], old)
+    lessons = lessons_of(settings(tiny_folder, again / "photos", again / "run", train=longer))
+    assert not lessons.ahead and "b_mug, c_dog; an earlier version of cns-jax taught them" in lessons.notes[0]
+    assert not lessons_of(settings(tiny_folder, again / "photos", again / "run")).notes
+
+
+def run_until_it_saves(asked: RunSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Fit.run
 
     def interrupted(self: Fit, *rest: Any) -> Any:
@@ -208,13 +276,25 @@ def test_a_folder_added_while_a_lesson_was_interrupted(
         object.__setattr__(self, "save", stopping)
         return whole(self, *rest)
 
-    monkeypatch.setattr(Fit, "run", interrupted)
-    with pytest.raises(Interrupted):
-        run(asked)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(Fit, "run", interrupted)
+        with pytest.raises(Interrupted):
+            run(asked)
+
+
+def test_a_folder_added_while_a_lesson_was_interrupted(
+    tiny_folder: Path, drawn: Path, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lesson that is going on comes first; changed pictures start it again; without them it is left."""
+    photos = put(drawn, tmp_path / "photos", ["b_mug"])
+    asked = settings(tiny_folder, photos, tmp_path / "run")
+    run_until_it_saves(asked, monkeypatch)
     put(drawn, photos, ["a_cat"])
     lessons = lessons_of(asked)
     assert [c.name for c in lessons.ahead] == ["b_mug", "a_cat"] and lessons.resumes and not lessons.notes
+    shutil.copytree(tmp_path / "run", tmp_path / "shorter")
+    run(settings(tiny_folder, photos, tmp_path / "shorter", concepts=[{"name": "b_mug"}], train={"steps": 2}))
+    assert [row["steps"] for row in rows(tmp_path / "shorter")] == [4]  # what it had, not what was asked for later
     gone = settings(tiny_folder, photos, tmp_path / "run", concepts=[{"name": "a_cat"}])
     assert [c.name for c in lessons_of(gone).ahead] == ["a_cat"] and not lessons_of(gone).resumes
     assert "b_mug was stopped before its end, and it is not asked for any more" in lessons_of(gone).notes[0]
@@ -225,6 +305,22 @@ def test_a_folder_added_while_a_lesson_was_interrupted(
     run(asked)
     assert names(tmp_path / "run") == ["b_mug", "a_cat"]
     assert same(weights(tmp_path / "run")[0], weights(two / "run")[0])
+
+
+def test_a_concept_beyond_the_reserved_rows_while_a_lesson_was_interrupted(
+    tiny_folder: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint's rows are fewer than the run has now; the lesson is the one that it would have been."""
+    photos = put(drawn, tmp_path / "photos", ["b_mug"])
+    asked = settings(tiny_folder, photos, tmp_path / "run", reserved_rows=1)
+    run_until_it_saves(asked, monkeypatch)
+    put(drawn, photos, ["a_cat"])
+    run(asked)
+    chosen = [{"name": "b_mug"}, {"name": "a_cat"}]
+    run(settings(tiny_folder, photos, tmp_path / "once", reserved_rows=16, concepts=chosen))
+    assert names(tmp_path / "run") == ["b_mug", "a_cat"]
+    pairs = zip(weights(tmp_path / "run"), weights(tmp_path / "once"), strict=True)
+    assert all(same(one, other) for one, other in pairs)
 
 
 def test_a_rate_too_high_stops_before_anything_is_kept_of_it(tiny_folder: Path, again: Path, drawn: Path) -> None:
@@ -260,8 +356,11 @@ def test_weights_that_are_not_finite_are_not_saved() -> None:
 
 def test_small_pictures_within_a_lesson(tiny_folder: Path, drawn: Path, two: Path, tmp_path: Path) -> None:
     photos = put(drawn, tmp_path / "photos", ["b_mug"])
-    run(settings(tiny_folder, photos, tmp_path / "run", train={"sample_every": 6}))
     folder = tmp_path / "run" / "samples" / "steps" / "01_b_mug"
+    folder.mkdir(parents=True)
+    for name in ("18.jpg", "steps.json"):  # of a longer lesson that was stopped and starts again
+        (folder / name).write_text('{"prompts": [], "steps": {"18": {}}}')
+    run(settings(tiny_folder, photos, tmp_path / "run", train={"sample_every": 6}))
     told = json.loads((folder / "steps.json").read_text())
     assert len(told["prompts"]) == 3 and list(told["steps"]) == ["6", "12"]
     assert {path.name for path in folder.iterdir()} == {"6.jpg", "12.jpg", "steps.json"}
@@ -296,6 +395,8 @@ def test_one_writer_a_folder(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=rf"{folder} is in use: process {other.pid} on .* writes to it since"):
             with holding(folder):
                 raise AssertionError("two writers")
+        with pytest.raises(SettingsError, match="is in use: process"):  # training may be forgetting its pictures
+            evaluate(EvaluationRequest(str(folder)))
     finally:
         other.kill()
         other.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,8 +15,11 @@ from tiny_runs import call
 from cns_jax.core.settings import SettingsError
 from cns_jax.core.tree import fingerprint, flatten
 from cns_jax.engine.export import ExportRequest, export
+from cns_jax.engine.export.exporter import Exporter
+from cns_jax.engine.export.hints import how_to
 from cns_jax.engine.learned import Learned, kernels_of
 from cns_jax.engine.patching import apply, revert, show, verify
+from cns_jax.engine.studio import find_source
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.locate import Address
@@ -163,6 +167,16 @@ def test_what_a_patch_says(trained, patches: list[str]) -> None:
     assert patch.count == json.loads((trained["folder"] / "ledger.json").read_text())["concepts"][1]["mask"]["neurons"]
 
 
+def test_a_run_with_another_vae_says_so(trained) -> None:
+    """A patch belongs to the whole model, VAE included."""
+    learned = Learned.of(str(trained["folder"]))
+    learned = dataclasses.replace(learned, settings=dataclasses.replace(learned.settings, vae="my vae"))
+    exporter = Exporter(
+        ExportRequest(str(trained["folder"]), "patch"), learned, find_source(Address(learned.settings.model))
+    )
+    assert "apply --model=BASE --vae='my vae' --out=DIR 01.safetensors" in how_to(exporter, [Path("01.safetensors")])
+
+
 def test_the_commands(trained, patches: list[str], tmp_path: Path) -> None:
     model = f"--model={trained['values']['model']}"
     done = call("patch", "apply", model, f"--out={tmp_path / 'a'}", *patches[:2])
@@ -173,6 +187,7 @@ def test_the_commands(trained, patches: list[str], tmp_path: Path) -> None:
         (["aply"], "say what to do: apply, revert, show, verify"),
         (["apply", model, f"--out={tmp_path / 'b'}", patches[0]], "exists already"),
         (["apply", model, f"--out={tmp_path / 'c'}", "no.safetensors"], "there is no file no.safetensors"),
+        (["verify", model, "--vae=nowhere", patches[0]], "vae='nowhere' does not exist"),
     ):
         wrong = call("patch", *arguments)
         assert wrong.returncode == 1 and said in wrong.stderr and "Traceback" not in wrong.stderr, wrong.stderr

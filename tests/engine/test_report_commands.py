@@ -59,7 +59,7 @@ def test_commands_say_again_what_trained_the_run(tmp_path: Path) -> None:
     assert again == [*head, "--config.train.steps=60", "--config.seed=4", switches[1]]
     assert longer == [*head, "--config.train.steps=80", "--config.seed=4", switches[1]]
     assert {*new} == {*again} - {f"--config.run={run}"} | {
-        f"--config.run={run}_more", f"--config.after={run}", "--config.data_root=NEW_PHOTOS",
+        f"--config.run={run}_more", f"--config.after={run}", "--config.data_root=NEW_PHOTOS", "--config.concepts=()",
     }  # fmt: skip
     keep_command(run, ["--config=mini", "--concept=my_cat: style, token=<a>", "--concept", "my dog", "--config.seed=3"])
     again, new = [shlex.split(command)[3:] for command in words_of(write_report(run))[1:3]]
@@ -67,7 +67,11 @@ def test_commands_say_again_what_trained_the_run(tmp_path: Path) -> None:
         "--config=mini", "--concept=my_cat: style, token=<a>", "--concept=my dog", "--config.seed=3",
         f"--config.run={run}",
     ]  # fmt: skip
-    assert not [flag for flag in new if "concept" in flag]
+    assert not [flag for flag in new if flag.startswith("--concept")]
+    (tmp_path / "flags").write_text("--config.seed=5\n--num=3\n")
+    keep_command(run, ["--config=mini", f"--flagfile={tmp_path / 'flags'}"])
+    again = shlex.split(words_of(write_report(run))[1])[3:]
+    assert again == ["--config=mini", "--config.seed=5", f"--config.run={run}"]
     for broken in ('{"config": "mini"', "[]", "{}", '{"config": 3}', '{"config": "mini", "config.seed": [1]}'):
         (run / "command.json").write_text(broken)
         assert "guessed from its settings" in text_of(write_report(run))

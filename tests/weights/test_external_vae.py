@@ -75,8 +75,10 @@ def test_what_does_not_fit(tiny_folder: Path, vae: dict[str, Path], tmp_path: Pa
         opened(tiny_folder, tmp_path)
 
 
-def test_a_run_keeps_the_place_of_its_vae(vae: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_keeps_the_places_of_its_vae_and_tokenizer(vae: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(vae["folder"].parent)
-    settings = RunSettings("name", "data", vae="folder")
+    settings = RunSettings("name", "data", vae="folder", tokenizer="pipeline/tokenizer")
     assert settings.vae == str(vae["folder"]) and settings.address.vae == settings.vae
+    assert settings.tokenizer == str(vae["pipeline"] / "tokenizer")
+    assert RunSettings("name", "data", tokenizer="miniature").tokenizer == "miniature"
     assert RunSettings("name", "data", vae="owner/name").vae == "owner/name"

@@ -45,7 +45,9 @@ def how_to(export: Exporter, files: Sequence[Path]) -> str:
     if kind == "textual-inversion":
         places = "copy the files to the embeddings folder of ComfyUI or A1111; "
         return places + _python(export, _base(export), *_embeddings(files))
-    return f"python -m cns_jax.patch apply --model=BASE --out=DIR {shlex.join(map(str, files))}"
+    vae = export.learned.settings.vae  # part of the model that a patch belongs to
+    base = "--model=BASE" + (f" --vae={shlex.quote(vae)}" if vae else "")
+    return f"python -m cns_jax.patch apply {base} --out=DIR {shlex.join(map(str, files))}"
 
 
 def _places(export: Exporter, file: str, comfyui: str, a1111: str) -> str:

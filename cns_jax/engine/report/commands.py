@@ -33,6 +33,8 @@ def next_steps(learned: Learned) -> list[Step]:
     prompt = sample_prompts(Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ()))[0]
     new: Flags = {"config": "photos"} if drawn else given(learned.directory, learned.settings)
     new = {name: value for name, value in new.items() if name != "concept"}  # said of this run's folders
+    if learned.settings.concepts and not drawn:
+        new["config.concepts"] = "()"  # those of the configuration are taught already
     new |= {"config.data_root": "NEW_PHOTOS", "config.after": run, "config.run": beside(learned, "more")}
     return [
         Step("Draw pictures", "They lie in the run's folder, in generated.",

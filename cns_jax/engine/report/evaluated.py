@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cns_jax.core.files import read_json
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.studio import MINIATURE
 from cns_jax.evals.scores import Score
@@ -35,7 +35,7 @@ def evaluated(learned: Learned) -> Evaluated:
     nothing = Evaluated(trusted=trusted_scores(learned, ""))
     names = [row["name"] for row in learned.concepts]
     try:
-        found = json.loads(file.read_text())
+        found = read_json(file)
         measured = [concept["name"] for concept in found["concepts"]]
         if measured != names:
             remark = f"the evaluation is of {', '.join(measured)}; evaluate the run again to see it in the report"

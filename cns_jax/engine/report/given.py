@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cns_jax.core.files import replacing
+from absl import flags
+
+from cns_jax.core.files import json_in, replacing
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.studio import MINIATURE
 
@@ -20,18 +22,17 @@ Flags = dict[str, str | list[str] | None]
 
 
 def keep_command(directory: str | Path, arguments: Sequence[str]) -> None:
-    """Keep the --config and --concept flags of a command line (without the program's name) in a run's folder."""
+    """Keep the --config and --concept flags of a command line (without the program's name) in a run's folder; a
+    --flagfile's too."""
+    found = _flags_of(flags.FLAGS.read_flags_from_files(list(arguments), force_gnu=False))
     with replacing(Path(directory) / _FILE) as temporary:
-        temporary.write_text(json.dumps(_flags_of(arguments), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def kept(directory: Path) -> Flags:
     """The flags that the run was last trained with; empty if they were not kept."""
-    try:
-        found = json.loads((directory / _FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(found, dict) or not found.get("config"):
+    found = json_in(directory / _FILE)
+    if not found.get("config"):
         return {}
     return found if all(_is_value(value) for value in found.values()) else {}
 

@@ -6,7 +6,6 @@ evaluation, timings, snapshots, training pictures) is left out, and a remark say
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cns_jax import __version__
-from cns_jax.core.files import replacing
+from cns_jax.core.files import json_in, replacing
 from cns_jax.core.types import Concept
 from cns_jax.data.folder import DataError, discover
 from cns_jax.data.prompts import sample_prompts
@@ -62,7 +61,7 @@ def write_report(run: str | Path) -> Path:
 def contents(learned: Learned) -> dict[str, Any]:
     """Everything that the template shows; None or empty where there is nothing, and `absent` says what."""
     folder, rows = learned.directory, learned.concepts
-    timings, metrics = _json(folder / "timings.json"), read_metrics(folder / "metrics.jsonl")
+    timings, metrics = json_in(folder / "timings.json"), read_metrics(folder / "metrics.jsonl")
     found = evaluated(learned)
     album = Album(folder / "evaluation", found.scores, len(rows)) if found.scores else None
     names = [_told(row["name"]) for row in rows]
@@ -89,19 +88,10 @@ def contents(learned: Learned) -> dict[str, Any]:
         "timings": durations(timings),
         "next_steps": next_steps(learned),
         "guessed": not kept(folder),
-        "settings": flat(_json(folder / "config.json")),
+        "settings": flat(json_in(folder / "config.json")),
         "version": __version__,
     }
     return page | {"absent": _absent(page, found.remark)}
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """Empty if the file is not there, was cut short or holds something else."""
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _absent(page: Mapping[str, Any], evaluation: str) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cns_jax.core.files import json_in
 from cns_jax.engine.report.pictures import sheet_file
 from cns_jax.evals.clip_scores import clip_score
 
@@ -47,7 +47,7 @@ def course(folder: Path, trusted: bool = True) -> Course | None:
     files = {int(f.stem): f for f in folder.glob("*.jpg") if f.stem.isdecimal()}
     if not files:
         return None
-    about = _about(folder / "steps.json")
+    about = json_in(folder / "steps.json")
     rows = about.get("steps")
     scores = {step: _scores(rows.get(str(step)) if isinstance(rows, Mapping) else None) for step in files}
     fields = [name for name in _SCORES if all(name in found for found in scores.values())] if len(files) > 1 else []
@@ -61,15 +61,6 @@ def course(folder: Path, trusted: bool = True) -> Course | None:
     words = tuple(p for p in prompts if isinstance(p, str)) if isinstance(prompts, list) else ()
     by = " + ".join(_SCORES[name] for name in fields) if best else ""
     return Course(words, strips, by, best, best == max(files)) if strips else None
-
-
-def _about(file: Path) -> Mapping[str, Any]:
-    """What steps.json says; nothing if it is not there or cannot be read."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, Mapping) else {}
 
 
 def _scores(row: Any) -> dict[str, float]:
