@@ -125,7 +125,9 @@ def parse(main: Main, argv: Sequence[str], takes: bool = False) -> list[str]:
         left = flags.FLAGS(list(argv))[1:]
     except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:  # of config_flags, for odd paths
         told = str(error).partition(": SyntaxError")[0]
-        raise ValueError(f"a --config.SETTING of these cannot be set: {told}") from None
+        by_name = any(one.startswith("--config.concepts[") for one in given)
+        hint = '; what a concept is, say with --concept="NAME: steps=300, class_word=..."' if by_name else ""
+        raise ValueError(f"a --config.SETTING of these cannot be set: {told}{hint}") from None
     if left and not takes:
         hint = " Did you mean --config=" + left[0] + "?" if "config" in flags.FLAGS else ""
         raise ValueError(f"{left[0]!r} is no flag; put a value with spaces between quotes.{hint}")

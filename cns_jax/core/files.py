@@ -96,6 +96,12 @@ def copy_folder(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
+def digest(file: Path) -> str:
+    """SHA-256 of a file's bytes, first 16 hex digits."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+
+
 def name_of(parts: tuple[object, ...]) -> str:
     """24 hex digits that name what depends on `parts`, by their repr."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]

@@ -14,10 +14,10 @@ from PIL import Image
 
 from cns_jax.core.batches import in_batches
 from cns_jax.core.compiling import jit
-from cns_jax.core.files import kept_array, name_of
+from cns_jax.core.files import digest, kept_array, name_of
 from cns_jax.data.images import open_image
 from cns_jax.data.masks import mask_views
-from cns_jax.data.views import Size, content_hash, first_view, views
+from cns_jax.data.views import Size, first_view, views
 from cns_jax.nn.model import Model
 
 
@@ -75,7 +75,7 @@ class LatentCache:
             means, _ = np.split(np.concatenate(parts), 2, axis=-1)
             return means * np.float32(self.model.vae.scaling_factor)
 
-        parts = ("means", *map(content_hash, paths), self.size, self.vae_id, self.model.compute)
+        parts = ("means", *map(digest, paths), self.size, self.vae_id, self.model.compute)
         return kept_array(self.directory / f"{name_of(parts)}.safetensors", "means", encode)
 
     def ahead(self, paths: Iterable[Path]) -> None:
@@ -89,5 +89,5 @@ class LatentCache:
         return min(self.count, 4)
 
     def _file(self, path: Path) -> Path:
-        parts = (content_hash(path), self.size, self.count, self.seed, self.flip, self.vae_id, self.model.compute)
+        parts = (digest(path), self.size, self.count, self.seed, self.flip, self.vae_id, self.model.compute)
         return self.directory / f"{name_of(parts)}.safetensors"

@@ -6,12 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cns_jax.core.files import digest
 from cns_jax.data.caption_files import is_caption, is_metadata, owners, owners_of
 from cns_jax.data.formats import EXTRA, OTHERS, PLUGINS, SUFFIXES, is_mask, is_picture
 from cns_jax.data.images import ImageError, open_image
 from cns_jax.data.spec import FILE
 from cns_jax.data.stray import dangling, link_problem, not_downloaded, own
-from cns_jax.data.views import content_hash
 
 _MOST = 5  # files that are there twice, told one by one
 
@@ -58,7 +58,7 @@ def twice(paths: Sequence[Path]) -> list[str]:
     lines: list[str] = []
     seen: dict[str, Path] = {}
     for path in (p for alike in sizes.values() if len(alike) > 1 for p in alike):
-        first = seen.setdefault(content_hash(path), path)
+        first = seen.setdefault(digest(path), path)
         if first is not path:
             lines.append(f"{path} is the same file as {first}; both are taught, remove one unless that is meant")
     return lines if len(lines) <= _MOST else [*lines[:_MOST], f"and {len(lines) - _MOST} files more are there twice"]

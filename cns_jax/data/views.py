@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from cns_jax.core.files import digest
 from cns_jax.data.images import open_image, to_float
 
 _SMALLEST = 0.85  # side of a random crop, as a share of the largest one
@@ -24,11 +24,6 @@ class Frame(NamedTuple):
     mirrored: bool
 
 
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, first 16 hex digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
 def largest(of: Size, size: Size) -> tuple[float, float]:
     """Width and height of the largest box with the aspect of `size` in a picture `of` so many pixels."""
     (width, height), (w, h) = of, size
@@ -41,7 +36,7 @@ def frames(path: Path, of: Size, size: Size, count: int, seed: int, flip: bool =
     View 0 is the largest box in the centre with the aspect of `size`; the others are random boxes of 85 to 100 % of its
     sides, half of them mirrored if `flip`. A frame depends on the file's content, the seed and its index only.
     """
-    entropy = int(content_hash(path), 16)
+    entropy = int(digest(path), 16)
     return [_frame(of, largest(of, size), np.random.default_rng([entropy, seed, i]), i, flip) for i in range(count)]
 
 

@@ -43,6 +43,10 @@ class Checkpoints:
         if wait:
             self._manager.wait_until_finished()
 
+    def among(self, numbers: range) -> list[int]:
+        """Those of the numbers that are complete checkpoints, rising."""
+        return [n for n in sorted(self._manager.all_steps()) if n in numbers] if self._directory.exists() else []
+
     def forget_from(self, number: int) -> None:
         """Delete the checkpoints from `number` on, of a lesson that starts again."""
         if self._directory.exists():

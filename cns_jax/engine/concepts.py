@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cns_jax.core.files import digest
 from cns_jax.core.settings import require
 from cns_jax.core.types import Concept
 from cns_jax.data.folder import discover, merge, read_concepts
 from cns_jax.data.spec import ConceptSpec
-from cns_jax.data.views import content_hash
 from cns_jax.engine.learned import Learned, data_folder
 from cns_jax.engine.settings import MOST_STEPS, ConceptSettings, RunSettings
 from cns_jax.miniature.concepts import MiniConcept, write_concept_folders
@@ -93,7 +93,7 @@ def drawn_set(settings: RunSettings) -> dict[str, MiniConcept]:
 
 def fingerprints(paths: Sequence[Path]) -> list[dict[str, str]]:
     """Name and content hash of each picture, as the ledger keeps them."""
-    return [{"file": path.name, "sha256": content_hash(path)} for path in paths]
+    return [{"file": path.name, "sha256": digest(path)} for path in paths]
 
 
 def keep_pictures(concept: Concept, directory: Path) -> None:
@@ -109,6 +109,8 @@ def keep_pictures(concept: Concept, directory: Path) -> None:
     building.mkdir(parents=True)
     for path in concept.image_paths:
         shutil.copyfile(path, building / path.name)
+    for mask in filter(None, concept.mask_paths):
+        shutil.copyfile(mask, building / mask.name)
     pairs = zip(concept.image_paths, concept.captions, strict=True)
     rows: list[Mapping[str, Any]] = [{"file_name": p.name, "text": text} for p, text in pairs if text is not None]
     if rows:

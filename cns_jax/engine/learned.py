@@ -13,7 +13,7 @@ import numpy as np
 from cns_jax.core.files import read_json
 from cns_jax.core.settings import SettingsError, build, require
 from cns_jax.core.tree import Tree, fingerprint, flatten, overlay, select
-from cns_jax.engine.ledger import Ledger
+from cns_jax.engine.ledger import Ledger, whole
 from cns_jax.engine.settings import RunSettings
 from cns_jax.neurons.score import cross_attention_kernels, is_cross_attention_kernel
 from cns_jax.text.tokenizer import bpe_tables, load_tokenizer
@@ -84,7 +84,7 @@ class Learned:
             f"{self.settings.model} has changed since the run was trained: its cross-attention kernels are {found}, "
             f"the run started from {self.kernels}",
         )
-        return load_snapshot(self.directory / self.concepts[index]["weights"], kernels)
+        return load_snapshot(whole(self.directory, self.concepts[index]), kernels)
 
     def thumbnail(self, index: int = -1) -> Path:
         """A small picture of concept `index` (absent in runs of old versions)."""

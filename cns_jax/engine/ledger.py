@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cns_jax.core.files import FileError, is_file_name, read_json, replacing, require_keys
+from cns_jax.core.files import FileError, digest, is_file_name, read_json, replacing, require_keys
 from cns_jax.core.settings import require
 
 Row = Mapping[str, Any]
@@ -66,9 +66,35 @@ class Ledger:
             temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
     def snapshot(self, index: int) -> Path:
-        """Where the weights after concept `index` lie."""
-        row = self.read()["concepts"][index]
-        return self.file.parent / row["weights"]
+        """The file of the weights after concept `index`; raises as `whole`."""
+        return whole(self.file.parent, self.read()["concepts"][index])
+
+
+def kept(directory: Path, weights: str) -> dict[str, Any]:
+    """What a row keeps of its file of weights, to tell later whether it is whole."""
+    file = directory / weights
+    return {"weights": weights, "bytes": file.stat().st_size, "sha256": digest(file)}
+
+
+def there(directory: Path, row: Row) -> Path:
+    """A row's file of weights; raises FileError if it is gone or has another length than it had."""
+    file = directory / row["weights"]
+    if not file.is_file():
+        raise FileError(f"{file} is gone, which holds what {row['name']} taught; put it back from a copy")
+    if row.get("bytes", file.stat().st_size) != file.stat().st_size:
+        raise FileError(
+            f"{file} has {file.stat().st_size} bytes, it had {row['bytes']}: it was cut short or replaced; put it back "
+            "from a copy"
+        )
+    return file
+
+
+def whole(directory: Path, row: Row) -> Path:
+    """A row's file of weights, every byte as it was written (rows of old versions do not tell); raises FileError."""
+    file = there(directory, row)
+    if row.get("sha256", "") not in ("", digest(file)):
+        raise FileError(f"{file} is not as it was written: it was damaged or replaced; put it back from a copy")
+    return file
 
 
 def _leaves(path: str) -> bool:

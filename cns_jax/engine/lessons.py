@@ -6,6 +6,7 @@ that was taught needs its folder any more.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from cns_jax.data.spec import ConceptSpec
 from cns_jax.data.stray import own
 from cns_jax.engine.checkpoint import Checkpoints
 from cns_jax.engine.concepts import fingerprints, read, specs_of
-from cns_jax.engine.learned import Learned
-from cns_jax.engine.ledger import Ledger, Row
+from cns_jax.engine.learned import Learned, data_folder
+from cns_jax.engine.ledger import Ledger, Row, there
 from cns_jax.engine.run_folder import earlier_settings
 from cns_jax.engine.settings import MOST_STEPS, RunSettings
 
@@ -81,15 +82,21 @@ def lessons_of(settings: RunSettings, drawn_into: Path | None = None) -> Lessons
     ledger = Ledger(Path(settings.directory)).read()
     rows: list[Row] = ledger["concepts"]
     current: Row | None = ledger.get("current")
-    if settings.after and before is None and not rows:
+    directory = Path(settings.directory)
+    after = [] if not settings.after else _after(settings, before)
+    if settings.after and not Ledger(directory).file.exists():
         rows = list(Learned.of(settings.after).concepts)
+    else:
+        for row in rows:
+            there(directory, row)
+    gone = ""
     try:
         specs = specs_of(settings, [row["name"] for row in rows])
     except NoFolders as error:
-        if before is None or not rows:
+        if before is None or not rows or not _same_place(settings.data_root, before.data_root):
             raise
-        return Lessons(tuple(rows), (), notes=(f"{error}; so there is nothing new to teach",))
-    notes = _compared(settings, rows, specs)
+        specs, gone = (), f"{error}; so there is nothing new to teach"
+    notes = after + ([gone] if gone else _compared(settings, rows, specs))
     taught = {row["name"] for row in rows}
     new = [spec for spec in specs if spec.name not in taught]
     extended: tuple[Concept, ...] = ()
@@ -115,6 +122,27 @@ def lessons_of(settings: RunSettings, drawn_into: Path | None = None) -> Lessons
     return Lessons(tuple(rows), ahead, resumes, notes=tuple(notes))
 
 
+def _same_place(one: str, other: str) -> bool:
+    return os.path.realpath(os.path.expanduser(one)) == os.path.realpath(os.path.expanduser(other))
+
+
+def _after(settings: RunSettings, before: RunSettings | None) -> list[str]:
+    """Notes on `settings.after`. Raises SettingsError if it is the run itself."""
+    directory = settings.directory
+    require(
+        not _same_place(settings.after, directory),
+        f"--config.after={settings.after} is the run itself; to go on with it, leave --config.after out",
+    )
+    if before is not None and before.after and _same_place(before.after, settings.after):
+        return []
+    if Ledger(Path(directory)).file.exists():
+        return [f"--config.after={settings.after} changes nothing: {directory} has begun already"]
+    current = Ledger(Path(settings.after).expanduser()).read().get("current")
+    if current is None:
+        return []
+    return [f"{settings.after} is in the middle of {current['name']}, which is not taken over"]
+
+
 def _extended(
     settings: RunSettings,
     rows: Sequence[Row],
@@ -128,6 +156,9 @@ def _extended(
     """
     row = rows[-1]
     spec = next((spec for spec in specs if spec.name == row["name"]), None)
+    if spec is None and settings.drawn is None and not settings.concepts:  # its folder is gone, the run's copy is not
+        copy = str(data_folder(settings.directory).absolute() / row["name"])
+        spec = ConceptSpec(row["name"], copy, row["token"], row["class_word"], row["kind"])
     if spec is None or "steps" not in row or steps_of(settings, spec) <= row["steps"]:
         return ()
     if current is not None and current["name"] != row["name"]:
@@ -156,6 +187,9 @@ def _too_short(
     """A note on the lessons that stay as they are, though more steps of them are asked for than they had."""
     asked = {spec.name: steps_of(settings, spec) for spec in specs}
     usual = before.train.steps if before else settings.train.steps  # rows of old versions do not tell
+    had = rows[-1].get("steps", 0) if rows else 0
+    if rows and 0 < asked.get(rows[-1]["name"], 0) < had and len(rows) == len(asked):
+        return [f"the lesson of {rows[-1]['name']} had {had} steps; fewer of them now change nothing"]
     short = [row for row in rows if asked.get(row["name"], 0) > row.get("steps", usual)]
     if not short:
         return []

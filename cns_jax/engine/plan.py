@@ -78,6 +78,7 @@ def plan(settings: RunSettings) -> list[str]:
     cost = step_cost(settings, source)
     needed = disk_bytes(settings, source, concepts, priors)
     free = _free_bytes(directory)
+    _free_bytes(caches(settings))
     require(
         needed < free,
         f"the run needs about {needed / 1e9:.1f} GB on the disk of {directory}, {free / 1e9:.1f} GB are free; make "
@@ -90,7 +91,7 @@ def plan(settings: RunSettings) -> list[str]:
         *_training_lines(settings, source, cost, _steps(settings, lessons)),
         *_prior_lines(settings, base, concepts, priors),
         f"disk: about {needed / 1e9:.2f} GB of {free / 1e9:.0f} GB free, into {directory}",
-        "all checks passed; run the same command without --dry_run",
+        "all checks passed; " + ("run the same command without --dry_run" if concepts else "there is nothing to teach"),
     ]
 
 
@@ -159,6 +160,8 @@ def _free_bytes(directory: Path) -> int:
     place = directory.absolute()
     while not place.exists():
         place = place.parent
+    link = next((p for p in (directory, *directory.parents) if p.is_symlink() and not p.exists()), None)
+    require(link is None, f"{link} is a link to nothing; choose another folder")
     require(place.is_dir(), f"{place} is a file; choose another folder for the run with --config.run=...")
     require(os.access(place, os.W_OK), f"{place} is not writable; choose another folder with --config.run=...")
     return shutil.disk_usage(place).free

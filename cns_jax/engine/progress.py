@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,10 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
+
+
+_TAG = re.compile(r"[^A-Za-z0-9_.-]")
+"""What TensorBoard takes in no name; it would say so in every row."""
 
 
 class Metrics:
@@ -50,7 +55,7 @@ class Metrics:
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         for name, value in values.items():
-            self._writer.add_scalar(f"{part}/{name}", value, step)
+            self._writer.add_scalar(f"{_TAG.sub('_', part)}/{name}", value, step)
 
     def close(self) -> None:
         """Flush TensorBoard's files."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import os
 import re
@@ -31,7 +32,9 @@ def earlier_settings(settings: RunSettings) -> RunSettings | None:
 
     Raises SettingsError if they differ in what a run must keep, naming each setting with both values.
     """
-    file = Path(settings.directory) / "config.json"
+    directory = Path(settings.directory)
+    file = directory / "config.json"
+    _check_whole(directory, taking_over=bool(settings.after))
     if not file.exists():
         return None
     before = read_settings(file)
@@ -41,14 +44,43 @@ def earlier_settings(settings: RunSettings) -> RunSettings | None:
         differing.append("data_root")
     if bool(settings.prior.folder) != bool(before.prior.folder):  # where own pictures lie is free, not whether
         differing.append("prior.folder")
+    if differing and not _begun(directory):
+        return None  # it failed before anything was learned or saved: there is nothing to mix
     if differing:
+        learned = Ledger(directory).read()["concepts"]
+        on = f", where --config.after={file.parent} goes on from what it has learned" if learned else ""
         told = ", ".join(f"{key} ({was.get(key)!r} there, {now[key]!r} now)" for key in sorted(differing))
         raise SettingsError(
-            f"{file.parent} holds a run with another {told}; continue it with its own settings, give this one another "
-            f"folder with --config.run=..., or go on from what it has learned with --config.after={file.parent} "
-            "--config.run=..."
+            f"{file.parent} holds a run with another {told}; continue it with its own settings, or give this one "
+            f"another folder with --config.run=...{on}"
         )
     return before
+
+
+def _check_whole(directory: Path, taking_over: bool) -> None:
+    """Refuse a folder that lacks what says what its weights are: a new run there would write over them.
+
+    taking_over: another run's weights are copied there first, and perhaps not yet its ledger.
+    """
+    ledger, weights = Ledger(directory), sorted(directory.glob("weights/*.safetensors"))
+    if weights and not ledger.file.exists() and not taking_over:
+        raise SettingsError(
+            f"{directory} holds {weights[0].name} and no {ledger.file.name}, which says what the run has learned; put "
+            "it back from a copy, or give another folder with --config.run=..."
+        )
+    if ledger.file.exists() and ledger.read()["concepts"] and not (directory / "config.json").exists():
+        raise SettingsError(
+            f"{directory} has learned concepts, and its config.json, which says with which settings, is gone; put it "
+            "back from a copy, or give another folder with --config.run=..."
+        )
+
+
+def _begun(directory: Path) -> bool:
+    """Whether the run has learned or saved anything."""
+    saved = directory / "checkpoints"
+    return bool(Ledger(directory).read()["concepts"]) or (
+        saved.is_dir() and any(entry.name.isdecimal() for entry in saved.iterdir())
+    )
 
 
 def check_base(settings: RunSettings, base: str) -> None:
@@ -70,12 +102,12 @@ def claim(settings: RunSettings) -> Path:
     directory = Path(settings.directory)
     directory.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(directory)
-    if settings.after and not ledger.file.exists():
-        _take_over(Learned.of(settings.after), directory)
-    elif before is not None and ledger.read()["concepts"]:
+    if before is not None and ledger.read()["concepts"]:
         _keep_taught(Learned.of(settings.directory), directory)
     with replacing(directory / "config.json") as temporary:
         temporary.write_text(json.dumps(dataclasses.asdict(settings), indent=2) + "\n")
+    if settings.after and not ledger.file.exists():
+        _take_over(Learned.of(settings.after), directory)
     return directory
 
 
@@ -84,7 +116,7 @@ def _take_over(learned: Learned, directory: Path) -> None:
     for row in learned.concepts:
         _share(learned.directory / row["weights"], directory / row["weights"])
     for index, row in enumerate(learned.concepts):
-        for old in (learned.directory / "samples").glob(f"{index + 1:02d}_{row['name']}.*"):
+        for old in (learned.directory / "samples").glob(f"{index + 1:02d}_{glob.escape(row['name'])}.*"):
             (directory / "samples").mkdir(exist_ok=True)
             shutil.copyfile(old, directory / "samples" / old.name)
     if (learned.directory / "metrics.jsonl").exists():

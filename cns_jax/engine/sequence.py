@@ -23,9 +23,10 @@ from cns_jax.engine.checkpoint import Checkpoints
 from cns_jax.engine.concepts import keep_pictures, taught_concepts
 from cns_jax.engine.drawing import forget_pictures
 from cns_jax.engine.fit import Diverged, Fit, StopSignals
+from cns_jax.engine.generator import PictureError
 from cns_jax.engine.layout import LessonData, check_data, layout_of
 from cns_jax.engine.learned import Learned
-from cns_jax.engine.ledger import Ledger
+from cns_jax.engine.ledger import Ledger, kept
 from cns_jax.engine.lessons import lesson_row, lessons_of, newest, steps_of
 from cns_jax.engine.lock import holding
 from cns_jax.engine.prepare import (
@@ -159,10 +160,8 @@ class TrainingRun:
                 for of_bucket in data_shapes(studio, settings, layout):
                     shapes = step_shapes(spec, studio.params, memory, of_bucket)
                     train_steps.ahead(spec, settings.train.steps_per_call, *shapes)
-        state = None
-        if begun:
-            memory, state = self._restored(checkpoints, memory, begun)
-        else:
+        memory, state = self._resumed(checkpoints, memory)
+        if state is None:
             checkpoints.forget_from(self.number(first, 0))
             self.showing.forget_steps(first, concept)
         for index in range(first, first + len(self.lessons.ahead)):
@@ -191,6 +190,20 @@ class TrainingRun:
         last = self.snapshot(self.first - 1)
         union = union_of_masks([self.ledger.snapshot(i) for i in range(self.first)], last.kernels)
         return self.method.recalled(union, last.kernels, padded_rows(last.rows_rd, self.rows))
+
+    def _resumed(self, checkpoints: Checkpoints, memory: Memory) -> tuple[Memory, TrainState | None]:
+        """Memory and state of the first lesson's newest checkpoint that can be read; no state if there is none."""
+        numbers = range(self.number(self.first, 0), self.number(self.first + 1, 0))
+        for number in reversed(checkpoints.among(numbers) if self.lessons.resumes else []):
+            try:
+                return self._restored(checkpoints, memory, number - numbers.start)
+            except Exception as error:  # a reader of damaged parts raises whatever it stumbles over
+                place = self.directory / "checkpoints" / str(number)
+                told = f"{place} cannot be read, it is damaged ({' '.join(str(error).split())[:100]})"
+                require(not self.lessons.extends, f"{told}, so the lesson cannot go on from it")
+                log.warning("%s; the lesson goes on from an earlier step", told)
+                checkpoints.forget_from(number)
+        return memory, None
 
     def _restored(self, checkpoints: Checkpoints, memory: Memory, step: int) -> tuple[Memory, TrainState]:
         trainable, plan, _ = self.method.begin(self.key, self.studio.params, memory, self._task(self.first))
@@ -241,19 +254,25 @@ class TrainingRun:
         with self.timings.part("train"):
             state = fit.run(concept.name, state, Frozen(studio.params, plan), data, key)
         after = self.method.commit(memory, plan, state.trainable)
+        if self.settings.report.sheets:  # before the lesson counts as taught, so that a kill leaves none without one
+            with self.timings.part("sample"):
+                self._sheet(index, concept, (memory.kernels, start_rows), (after.kernels, after.rows_rd))
         with self.timings.part("save"):
             self._record(index, after, plan.mask, statistics, int(state.step))
-        if self.settings.report.sheets:
-            with self.timings.part("sample"):
-                self.showing.sheet(index, concept, (memory.kernels, start_rows), (after.kernels, after.rows_rd))
         return after
+
+    def _sheet(self, index: int, concept: Concept, before: Weights, after: Weights) -> None:
+        try:
+            self.showing.sheet(index, concept, before, after)
+        except PictureError as error:  # the lesson is learned all the same
+            log.warning("no sheet of %s: %s", concept.name, error)
 
     def _record(self, index: int, memory: Memory, mask: Any, statistics: dict[str, float], steps: int) -> None:
         concept = self.concept(index)
         weights = f"weights/{index + 1:02d}_{concept.name}.safetensors"
         save_snapshot(self.directory / weights, Snapshot(memory.kernels, np.asarray(memory.rows_rd), mask))
         forget_pictures(self.directory, index)
-        row = {**lesson_row(concept), "steps": steps, "weights": weights, "mask": statistics}
+        row = {**lesson_row(concept), "steps": steps, **kept(self.directory, weights), "mask": statistics}
         self.ledger.record(index, row)
 
     def snapshot(self, index: int) -> Snapshot:

@@ -87,7 +87,10 @@ def two(tiny_folder: Path, drawn: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def again(two: Path, tmp_path: Path) -> Path:
     """A copy of it, which may be changed."""
-    return Path(shutil.copytree(two, tmp_path / "again"))
+    copied = Path(shutil.copytree(two, tmp_path / "again"))
+    config = json.loads((copied / "run" / "config.json").read_text())
+    (copied / "run" / "config.json").write_text(json.dumps(config | {"data_root": str(copied / "photos")}))
+    return copied
 
 
 def test_a_concept_added_before_the_others_is_taught_after_them(
@@ -432,3 +435,76 @@ def test_a_ledger_that_was_damaged(again: Path) -> None:
 def test_a_concepts_name_is_a_files_name(tiny_folder: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(SettingsError, match="must be the name of a file"):
         settings(tiny_folder, tmp_path, tmp_path / "run", concepts=[{"name": name}])
+
+
+def test_a_folder_that_lost_what_tells_of_its_weights_is_refused(tiny_folder: Path, again: Path, drawn: Path) -> None:
+    """A new run there would write over them."""
+    asked, folder = settings(tiny_folder, again / "photos", again / "run"), again / "run"
+    files = {name: (folder / name).read_bytes() for name in ("ledger.json", "config.json")}
+    for name, said in (("ledger.json", "holds 01_b_mug.safetensors and no ledger.json"), ("config.json", "is gone")):
+        (folder / name).unlink()
+        with pytest.raises(SettingsError, match=said):
+            lessons_of(asked)
+        (folder / name).write_bytes(files[name])
+    assert not lessons_of(asked).ahead
+
+
+def test_weights_that_are_gone_cut_short_or_changed_are_named(tiny_folder: Path, again: Path, drawn: Path) -> None:
+    asked, file = (
+        settings(tiny_folder, again / "photos", again / "run"),
+        again / "run" / rows(again / "run")[1]["weights"],
+    )
+    whole = file.read_bytes()
+    put(drawn, again / "photos", ["a_cat"])
+    file.write_bytes(whole[:-9])
+    with pytest.raises(FileError, match=r"02_c_dog.* bytes, it had"):
+        lessons_of(asked)
+    file.write_bytes(whole[:-9] + bytes(9))
+    with pytest.raises(FileError, match="02_c_dog.* is not as it was written"):
+        run(asked)
+    assert names(again / "run") == list(TAUGHT_FIRST)
+    file.unlink()
+    with pytest.raises(FileError, match="02_c_dog.* is gone, which holds what c_dog taught"):
+        finished(asked)
+
+
+def test_a_damaged_checkpoint_costs_no_more_than_its_steps(tiny_folder: Path, two: Path, again: Path) -> None:
+    """Here of the end of a lesson that was not recorded any more: an earlier one serves, to the bit."""
+    folder = again / "run"
+    ledger = json.loads((folder / "ledger.json").read_text())
+    (folder / "ledger.json").write_text(json.dumps({**ledger, "concepts": ledger["concepts"][:1]}))
+    newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name) if path.name.isdecimal() else -1)
+    for file in newest.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:10])
+    run(settings(tiny_folder, again / "photos", folder))
+    assert all(same(one, other) for one, other in zip(weights(folder), weights(two / "run"), strict=True))
+
+
+def test_more_steps_without_the_folder(tiny_folder: Path, again: Path) -> None:
+    """The run has kept the pictures; but another data_root that is no folder is a mistake."""
+    shutil.rmtree(again / "photos")
+    lessons = lessons_of(settings(tiny_folder, again / "photos", again / "run", train={"steps": 16}))
+    assert lessons.extends and [c.name for c in lessons.ahead] == ["c_dog"]
+    with pytest.raises(DataError, match="typo is not a folder"):
+        lessons_of(settings(tiny_folder, again / "typo", again / "run"))
+
+
+def test_what_is_said_of_after_and_of_fewer_steps(tiny_folder: Path, two: Path, again: Path) -> None:
+    photos, folder = again / "photos", again / "run"
+    with pytest.raises(SettingsError, match="is the run itself"):
+        lessons_of(settings(tiny_folder, photos, folder, after=os.path.relpath(folder)))
+    (note,) = lessons_of(settings(tiny_folder, photos, folder, after=str(two / "run"))).notes
+    assert "changes nothing" in note and "has begun already" in note
+    (note,) = lessons_of(settings(tiny_folder, photos, folder, train={"steps": 4})).notes
+    assert note == "the lesson of c_dog had 12 steps; fewer of them now change nothing"
+
+
+def test_a_run_that_failed_before_it_began_holds_nothing(tiny_folder: Path, drawn: Path, tmp_path: Path) -> None:
+    photos = put(drawn, tmp_path / "photos", ["b_mug"])
+    method = {"lr_neurons": 1e30, "lr_token": 1e-2, "calibration_prompts": 4}
+    with pytest.raises(SettingsError, match="the loss is nan") as error:
+        run(settings(tiny_folder, photos, tmp_path / "run", method=method))
+    assert "--config.after" not in str(error.value)
+    run(settings(tiny_folder, photos, tmp_path / "run"))
+    assert names(tmp_path / "run") == ["b_mug"]
