@@ -31,6 +31,7 @@ def main(_: list[str]) -> None:
     from cns_jax.core.settings import build
     from cns_jax.data.spec import read_flags
     from cns_jax.engine.closing import close, finished
+    from cns_jax.engine.lessons import lessons_of
     from cns_jax.engine.lock import holding
     from cns_jax.engine.plan import plan
     from cns_jax.engine.report.given import keep_command
@@ -50,10 +51,11 @@ def main(_: list[str]) -> None:
         print("\n".join(plan(settings)))
         return
     with holding(Path(settings.directory)):
-        if done := finished(settings):
+        lessons = lessons_of(settings)
+        if done := finished(settings, lessons):
             print(done)
             return
-        run(settings)
+        run(settings, lessons)
         keep_command(settings.directory, sys.argv[1:])
         report = close(settings)
     print(f"Done. Look at {report}")

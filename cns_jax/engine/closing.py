@@ -8,7 +8,7 @@ from pathlib import Path
 from cns_jax.core.files import FileError, read_json, require_keys
 from cns_jax.engine.evaluation import EvaluationRequest, evaluate
 from cns_jax.engine.ledger import Ledger
-from cns_jax.engine.lessons import lessons_of
+from cns_jax.engine.lessons import Lessons
 from cns_jax.engine.report.page import write_report
 from cns_jax.engine.run_folder import earlier_settings
 from cns_jax.engine.settings import RunSettings
@@ -17,13 +17,9 @@ from cns_jax.engine.timings import Timings
 log = logging.getLogger(__name__)
 
 
-def finished(settings: RunSettings) -> str:
-    """What to say of a run that has nothing left to do; empty if there is something.
-
-    Raises as `lessons_of`: a run that cannot go on says so at once, too.
-    """
-    folder = Path(settings.directory)
-    lessons, before = lessons_of(settings), earlier_settings(settings)
+def finished(settings: RunSettings, lessons: Lessons) -> str:
+    """What to say of a run that has nothing left to do; empty if there is something. lessons: the run's."""
+    folder, before = Path(settings.directory), earlier_settings(settings)
     drawn = (folder / "report.html").exists() and (not settings.report.pictures or _evaluated(folder))
     if lessons.ahead or before is None or before.report != settings.report or not drawn:
         return ""

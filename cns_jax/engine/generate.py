@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from cns_jax import __version__
@@ -13,6 +16,9 @@ from cns_jax.engine.opened import open_for
 from cns_jax.engine.picture_text import png
 from cns_jax.engine.report.sheets import tile
 from cns_jax.engine.request import Request
+from cns_jax.text.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 
 def generate(request: Request) -> Path:
@@ -23,6 +29,8 @@ def generate(request: Request) -> Path:
     wanted = _prompts(request)
     opened = open_for(request)
     generator, settings = opened.generator, request.sampling(opened.sample)
+    for text in bare_names(generator.vocabulary, wanted):
+        log.warning("%s", text)
     prompts = [p for p in wanted for _ in range(request.num)]
     seeds = [(request.seed + i) % SEEDS for _ in wanted for i in range(request.num)]
     images = generator.images(opened.params, opened.rows_rd, prompts, seeds, settings, request.prompt_syntax)
@@ -43,6 +51,18 @@ def generate(request: Request) -> Path:
     for image, of_it in zip(images, told, strict=True):
         files.write(slug(of_it["prompt"]), png(image, of_it))
     return files.write(f"grid_{slug(wanted[0])}", png(tile(list(images), request.num), told[0]))
+
+
+def bare_names(vocabulary: Vocabulary, prompts: Sequence[str]) -> list[str]:
+    """A line for each concept whose name a prompt holds without < and >, unless the name is an ordinary word."""
+    lines = []
+    for token in vocabulary.tokens:
+        name = token[1:-1]
+        ordinary = len(vocabulary.tokenizer.ids(name)) == 1
+        found = re.compile(rf"(?<![<\w-]){re.escape(name)}(?![>\w-])", re.I)
+        if not ordinary and any(found.search(prompt) for prompt in prompts):
+            lines.append(f"{name} without < and > is ordinary letters to the model; the concept is {token}")
+    return lines
 
 
 def _prompts(request: Request) -> tuple[str, ...]:

@@ -59,6 +59,11 @@ class Learned:
         """The concepts' tokens, in order."""
         return tuple(row["token"] for row in self.concepts)
 
+    @property
+    def title(self) -> str:
+        """What people call the run: the name of its folder."""
+        return self.directory.resolve().name or self.settings.name
+
     def folder(self, name: str) -> Path:
         """Where the pictures lie that a concept was taught with: in the run's own folder, or, of runs of old versions,
         where the settings say."""

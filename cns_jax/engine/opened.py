@@ -64,7 +64,7 @@ def _of_run(request: Request) -> Opened:
     learned = stages.learned
     params, rows = stages.at(stages.last, request.strength)
     about = {
-        "model": learned.settings.name,
+        "model": learned.title,
         "base_model": Path(learned.settings.model).name,
         "run": learned.directory.absolute().name,
         "concept": learned.concepts[-1]["name"],

@@ -27,7 +27,7 @@ from cns_jax.engine.generator import PictureError
 from cns_jax.engine.layout import LessonData, check_data, layout_of
 from cns_jax.engine.learned import Learned
 from cns_jax.engine.ledger import Ledger, kept
-from cns_jax.engine.lessons import lesson_row, lessons_of, newest, steps_of
+from cns_jax.engine.lessons import Lessons, lesson_row, lessons_of, newest, steps_of
 from cns_jax.engine.lock import holding
 from cns_jax.engine.prepare import (
     Hidden,
@@ -66,11 +66,12 @@ def check_batch(settings: RunSettings, devices: int) -> None:
 class TrainingRun:
     """One run: the studio, the lessons to come, and where things are kept."""
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, lessons: Lessons | None = None) -> None:
+        """lessons: the run's, where they are known already."""
         self.settings = settings
         self.timings = Timings()
         source = find_source(settings.address)
-        self.lessons = lessons_of(settings)
+        self.lessons = lessons or lessons_of(settings)
         check_data(source.model, settings, self.lessons.ahead)
         check_batch(settings, make_mesh(settings.train.fsdp).size)
         tokens, train = self.lessons.tokens, settings.train
@@ -296,11 +297,11 @@ class TrainingRun:
         self.showing.overview(concepts, base, after)
 
 
-def run(settings: RunSettings) -> Path:
-    """Run or resume a training run; returns its folder.
+def run(settings: RunSettings, lessons: Lessons | None = None) -> Path:
+    """Run or resume a training run; returns its folder. lessons: the run's, where they are known already.
 
     Raises fit.Interrupted when asked to stop, and SettingsError if another process writes to the folder.
     """
     with holding(Path(settings.directory)):
-        TrainingRun(settings).run()
+        TrainingRun(settings, lessons).run()
     return Path(settings.directory)

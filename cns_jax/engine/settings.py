@@ -20,6 +20,11 @@ MOST_STEPS = 1_000_000
 _ROWS = 16
 
 
+def _near(number: int, step: int) -> str:
+    below = number - number % step
+    return f"such as {below or step} or {(below or step) + step}"
+
+
 @dataclass(frozen=True)
 class ConceptSettings:
     """One concept to teach. What is empty stands in concept.toml beside the pictures, or follows from the name.
@@ -91,7 +96,8 @@ class TrainSettings:
         for name in ("steps", "save_every", "sample_every"):
             require(
                 getattr(self, name) % self.steps_per_call == 0,
-                f"train.{name}={getattr(self, name)} must be a multiple of train.steps_per_call={self.steps_per_call}",
+                f"train.{name}={getattr(self, name)} must be a multiple of train.steps_per_call={self.steps_per_call}, "
+                f"{_near(getattr(self, name), self.steps_per_call)}",
             )
 
 
@@ -121,7 +127,7 @@ class SampleSettings:
 class PriorSettings:
     """Prior images of a concept, made by the frozen base model and cached in `directory`.
 
-    images: how many a class. directory: the cache (empty: runs/cache).
+    images: how many a class. directory: the cache (empty: cache/ beside the run).
 
     general: the share of them that shows prompts of all kinds instead of the class (0: the class alone, as in the
     paper). They hold what a lesson would change where the concept is not asked for. folder: your own pictures, which
@@ -200,7 +206,6 @@ class RunSettings:
     report: ReportSettings = field(default_factory=ReportSettings)
 
     def __post_init__(self) -> None:
-        require(is_file_name(self.name), f"name={self.name!r} must be the name of a file: files are called after it")
         require(self.method_name in METHODS, f"method_name={self.method_name!r}; known: {', '.join(METHODS)}")
         check_seed(self.seed)
         require(self.resolution % 8 == 0, f"resolution={self.resolution} must be a multiple of 8")
@@ -210,8 +215,8 @@ class RunSettings:
         for concept in self.concepts:
             require(
                 concept.steps % self.train.steps_per_call == 0,
-                f"concepts: {concept.name} has steps={concept.steps}, which must be a multiple of "
-                f"train.steps_per_call={self.train.steps_per_call}",
+                f"concepts: {concept.name} has steps={concept.steps}, which must be a multiple of train.steps_per_call="
+                f"{self.train.steps_per_call}, {_near(concept.steps, self.train.steps_per_call)}",
             )
         for name in ("model", "tokenizer", "vae"):  # so that the run can be opened from anywhere
             path = getattr(self.address, name)

@@ -372,10 +372,10 @@ def test_small_pictures_within_a_lesson(tiny_folder: Path, drawn: Path, two: Pat
 
 def test_a_finished_run_says_so(tiny_folder: Path, again: Path) -> None:
     asked = settings(tiny_folder, again / "photos", again / "run")
-    assert finished(asked) == ""  # no report yet
+    assert finished(asked, lessons_of(asked)) == ""  # no report yet
     (again / "run" / "report.html").write_text("")
-    assert "has learned b_mug, c_dog, and nothing is left to do" in finished(asked)
-    assert f"add a folder of pictures to {again / 'photos'}" in finished(asked)
+    assert "has learned b_mug, c_dog, and nothing is left to do" in finished(asked, lessons_of(asked))
+    assert f"add a folder of pictures to {again / 'photos'}" in finished(asked, lessons_of(asked))
 
 
 _HOLD = """
@@ -465,7 +465,7 @@ def test_weights_that_are_gone_cut_short_or_changed_are_named(tiny_folder: Path,
     assert names(again / "run") == list(TAUGHT_FIRST)
     file.unlink()
     with pytest.raises(FileError, match="02_c_dog.* is gone, which holds what c_dog taught"):
-        finished(asked)
+        finished(asked, lessons_of(asked))
 
 
 def test_a_damaged_checkpoint_costs_no_more_than_its_steps(tiny_folder: Path, two: Path, again: Path) -> None:

@@ -264,7 +264,9 @@ def test_a_low_rank_says_what_it_loses(made, tmp_path: Path, caplog: pytest.LogC
         with caplog.at_level(logging.INFO, "cns_jax"):
             file = run(made, tmp_path / str(rank), "lora", rank=rank, dtype="float32")[0]
         tensors = load_file(file)
-        assert file.name == f"tiny_lora_rank{rank}.safetensors" and len(tensors) == 3 * len(merged_of(made))
+        assert file.name == f"{made['folder'].name}_lora_rank{rank}.safetensors" and len(tensors) == 3 * len(
+            merged_of(made)
+        )
         assert {v.shape[0] for k, v in tensors.items() if "lora_down" in k} <= {min(rank, 16), min(rank, full)}
         found = re.search(r"keeps ([\d.]+)% .* wrong by up to ([\d.]+)%, training changed", caplog.messages[-1])
         assert found is not None and caplog.messages[-1].startswith(f"rank {rank} keeps")

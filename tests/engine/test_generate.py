@@ -87,7 +87,7 @@ def test_pictures_say_how_they_were_made(request_: Request) -> None:
     grid = generate(dataclasses.replace(request_, **change))
     assert json.loads(Image.open(grid).text["cns_jax"]) == {
         "prompt": PROMPT, "seed": 2**64 - 1, "sampler": "ddim", "steps": 2, "guidance_scale": 7.5,
-        "negative_prompt": "猫", "prompt_syntax": "a1111", "clip_skip": 1, "width": 16, "height": 16, "model": "tiny",
+        "negative_prompt": "猫", "prompt_syntax": "a1111", "clip_skip": 1, "width": 16, "height": 16, "model": "whole",
         "base_model": "tiny", "run": "whole", "concept": "spotted_dog", "strength": 1.0, "version": __version__,
     }  # fmt: skip
 

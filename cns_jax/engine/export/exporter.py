@@ -98,8 +98,8 @@ class Exporter:
 
     @property
     def title(self) -> str:
-        """The run's name, which files are called after."""
-        return self.learned.settings.name
+        """The run's name, which files are called after: its folder's, since runs share configurations."""
+        return self.learned.title
 
     @property
     def concepts(self) -> list[Concept]:

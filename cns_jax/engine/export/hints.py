@@ -11,7 +11,7 @@ from cns_jax.engine.export.exporter import Exporter
 from cns_jax.engine.studio import MINIATURE, miniature_folder
 
 PYTHON = "with diffusers, in Python:\n"  # what stands behind it runs as it is
-_DRAW = "pipe({prompt!r}).images[0].save({picture!r})"
+_DRAW = "pipe({prompt!r}, num_inference_steps={steps}, guidance_scale={guidance}).images[0].save({picture!r})"
 _PLACES = (
     "put {file} into {comfyui} (ComfyUI) or {a1111} (A1111), or install it in InvokeAI's model manager; "
     "embeddings/* go into models/embeddings (ComfyUI) or embeddings (A1111), or are installed like it (InvokeAI); "
@@ -57,7 +57,9 @@ def _places(export: Exporter, file: str, comfyui: str, a1111: str) -> str:
 
 def _python(export: Exporter, *lines: str) -> str:
     first = export.concepts[0]
-    draw = _DRAW.format(prompt=sample_prompts(first)[0], picture=f"{first.name}.png")
+    sample = export.learned.settings.sample  # the pipeline's own would draw other pictures than the run's
+    of_run = {"steps": sample.steps, "guidance": sample.guidance_scale}
+    draw = _DRAW.format(prompt=sample_prompts(first)[0], picture=f"{first.name}.png", **of_run)
     head = ("import torch", "from diffusers import StableDiffusionPipeline", "")
     return PYTHON + "\n".join((*head, *lines, draw))
 
