@@ -270,11 +270,17 @@ class TrainingRun:
 
     def _record(self, index: int, memory: Memory, mask: Any, statistics: dict[str, float], steps: int) -> None:
         concept = self.concept(index)
-        weights = f"weights/{index + 1:02d}_{concept.name}.safetensors"
+        # more steps have a file of their own: the ledger tells of the one before until its row is replaced
+        more = f"_{steps}_steps" if self.lessons.extends else ""
+        weights = f"weights/{index + 1:02d}_{concept.name}{more}.safetensors"
         save_snapshot(self.directory / weights, Snapshot(memory.kernels, np.asarray(memory.rows_rd), mask))
         forget_pictures(self.directory, index)
         row = {**lesson_row(concept), "steps": steps, **kept(self.directory, weights), "mask": statistics}
+        before = self.ledger.read()["concepts"][index:]
         self.ledger.record(index, row)
+        for old in before:
+            if old["weights"] != weights:
+                (self.directory / old["weights"]).unlink(missing_ok=True)
 
     def snapshot(self, index: int) -> Snapshot:
         """The weights after concept `index`."""

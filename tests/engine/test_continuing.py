@@ -239,6 +239,8 @@ def test_more_steps_of_the_last_lesson_equal_as_many_at_once(
     assert any("the last lesson goes on to step 16" in line for line in plan(asked))
     run(asked)
     assert [row["steps"] for row in rows(again / "run")] == [12, 16] and names(again / "run") == list(TAUGHT_FIRST)
+    kept = sorted(path.name for path in (again / "run" / "weights").iterdir())
+    assert kept == ["01_b_mug.safetensors", "02_c_dog_16_steps.safetensors"]
     concepts = [{"name": "b_mug", "steps": 12}, {"name": "c_dog", "steps": 16}]
     run(settings(tiny_folder, two / "photos", tmp_path / "once", concepts=concepts))
     at_once = weights(tmp_path / "once")
