@@ -79,12 +79,14 @@ def lessons_of(settings: RunSettings, drawn_into: Path | None = None) -> Lessons
     has another token now, or if something is wrong with what is to be taught.
     """
     before = earlier_settings(settings)
-    ledger = Ledger(Path(settings.directory)).read()
-    rows: list[Row] = ledger["concepts"]
-    current: Row | None = ledger.get("current")
     directory = Path(settings.directory)
+    ledger = Ledger(directory)
+    known = ledger.read()
+    rows: list[Row] = known["concepts"]
+    current: Row | None = known.get("current")
     after = [] if not settings.after else _after(settings, before)
-    if settings.after and not Ledger(directory).file.exists():
+    takes_over = bool(settings.after) and not ledger.file.exists()
+    if takes_over:
         rows = list(Learned.of(settings.after).concepts)
     else:
         for row in rows:
@@ -100,7 +102,7 @@ def lessons_of(settings: RunSettings, drawn_into: Path | None = None) -> Lessons
     taught = {row["name"] for row in rows}
     new = [spec for spec in specs if spec.name not in taught]
     extended: tuple[Concept, ...] = ()
-    if before is not None and rows and not new:
+    if rows and not new and not takes_over:  # another run's last lesson has its checkpoint there
         extended = _extended(settings, rows, current, specs, drawn_into)
     notes += _too_short(settings, before, rows[: -1 if extended else None], specs)
     if extended:

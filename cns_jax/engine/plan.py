@@ -77,8 +77,8 @@ def plan(settings: RunSettings) -> list[str]:
     check_base(settings, base)
     cost = step_cost(settings, source)
     needed = disk_bytes(settings, source, concepts, priors)
-    free = _free_bytes(directory)
-    _free_bytes(caches(settings))
+    free = _free_bytes(directory, "run")
+    _free_bytes(caches(settings), "prior.directory")
     require(
         needed < free,
         f"the run needs about {needed / 1e9:.1f} GB on the disk of {directory}, {free / 1e9:.1f} GB are free; make "
@@ -155,15 +155,17 @@ def disk_bytes(settings: RunSettings, source: Source, concepts: Sequence[Concept
     return snapshots + checkpoints + pictures * h * w * 2 * c * 4 + priors * h * w * c * 4 + sheets
 
 
-def _free_bytes(directory: Path) -> int:
-    """Free bytes where `directory` lies or will lie. Raises SettingsError if nothing can be written there."""
+def _free_bytes(directory: Path, setting: str) -> int:
+    """Free bytes where `directory` lies or will lie. Raises SettingsError, naming the setting that chooses another
+    folder, if nothing can be written there."""
+    other = f"choose another folder with --config.{setting}=..."
     place = directory.absolute()
     while not place.exists():
         place = place.parent
     link = next((p for p in (directory, *directory.parents) if p.is_symlink() and not p.exists()), None)
-    require(link is None, f"{link} is a link to nothing; choose another folder")
-    require(place.is_dir(), f"{place} is a file; choose another folder for the run with --config.run=...")
-    require(os.access(place, os.W_OK), f"{place} is not writable; choose another folder with --config.run=...")
+    require(link is None, f"{link} is a link to nothing; {other}")
+    require(place.is_dir(), f"{place} is a file; {other}")
+    require(os.access(place, os.W_OK), f"{place} is not writable; {other}")
     return shutil.disk_usage(place).free
 
 

@@ -95,3 +95,16 @@ def test_prior_images_of_the_class_and_of_other_prompts() -> None:
     assert [p.prompts for p in prior_parts("a", pool, PriorSettings(images=2, general=1.0), 3, (64, 64))][0][0] in pool
     with pytest.raises(SettingsError, match="prior.general=1.5 must be from 0 to 1"):
         PriorSettings(general=1.5)
+
+
+def test_a_place_that_cannot_be_written_to_names_its_setting(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    good = settings(tiny_folder, tmp_path / "run")
+    for name, said in (("file", "is a file"), ("loop", "is a link to nothing")):
+        place = str(tmp_path / name)
+        prior = dataclasses.replace(good.prior, directory=place)
+        with pytest.raises(SettingsError, match=rf"{said}; choose another folder with --config\.prior\.directory"):
+            plan(dataclasses.replace(good, prior=prior))
+        with pytest.raises(SettingsError, match=rf"{said}; choose another folder with --config\.run"):
+            plan(dataclasses.replace(good, run=place))
