@@ -18,7 +18,7 @@ RANKS = (  # top to bottom; a line's folders do not import each other
     {"engine"},
     {"evals"},  # measures what it is given; the engine makes the pictures
     {"methods"},
-    {"neurons", "weights", "data", "miniature"},
+    {"neurons", "protect", "weights", "data", "miniature"},
     {"diffusion", "text"},
     {"nn"},
     {"core"},

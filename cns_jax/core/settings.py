@@ -27,9 +27,13 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
 
 def names_of(cls: type, prefix: str) -> Iterator[str]:
     """Dotted names of all settings below `prefix`, those of nested dataclasses after their own."""
-    for field, hint in typing.get_type_hints(cls).items():
-        name = f"{prefix}.{field}"
+    hints = typing.get_type_hints(cls)
+    for field in (each.name for each in dataclasses.fields(cls)):  # type: ignore[arg-type]
+        name, hint = f"{prefix}.{field}", hints[field]
         yield name
+        if field in _choices(cls):
+            for chosen in _choices(cls)[field][1].values():
+                yield from names_of(chosen, name)
         inner, many = (typing.get_args(hint)[0], "[0]") if typing.get_origin(hint) is tuple else (hint, "")
         if dataclasses.is_dataclass(inner) and isinstance(inner, type):
             yield from names_of(inner, name + many)
@@ -39,6 +43,12 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str, known: Sequence[
     if not isinstance(values, Mapping):
         raise SettingsError(f"{where}={values!r} is a {type(values).__name__}; it must be a group of settings")
     hints = typing.get_type_hints(cls)
+    for field, (by, table) in _choices(cls).items():
+        name = values.get(by, getattr(cls, by))
+        require(isinstance(name, str) and name in table, f"{where}.{by}={name!r} must be one of {', '.join(table)}")
+        hints[field] = table[name]
+        if isinstance(values.get(field), Mapping):
+            values = {**values, field: _of_the_chosen(values[field], table[name], table.values())}
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     for key in values:
         if key not in {f.name for f in fields}:
@@ -48,6 +58,20 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str, known: Sequence[
     missing = [name for name in missing if name not in values]
     require(not missing, f"{where} says nothing of {', '.join(missing)}, which must be given")
     return cls(**{key: _value(hints[key], value, f"{where}.{key}", known) for key, value in values.items()})
+
+
+def _choices(cls: type) -> Mapping[str, tuple[str, Mapping[str, type]]]:
+    """What a dataclass says in CHOICES of fields whose class another field names: field -> (that field, name ->
+    class)."""
+    found: Mapping[str, tuple[str, Mapping[str, type]]] = getattr(cls, "CHOICES", {})
+    return found
+
+
+def _of_the_chosen(values: Mapping[str, Any], chosen: type, others: Iterable[type]) -> dict[str, Any]:
+    """`values` without what belongs to other classes alone, so that a configuration of one serves another, too."""
+    own = {field.name for field in dataclasses.fields(chosen)}  # type: ignore[arg-type]
+    known = {field.name for other in others for field in dataclasses.fields(other)}  # type: ignore[arg-type]
+    return {key: value for key, value in values.items() if key in own or key not in known}
 
 
 def _near(key: str, siblings: Iterable[str], where: str, known: Sequence[str]) -> str:

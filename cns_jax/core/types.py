@@ -85,8 +85,10 @@ class TrainState(NamedTuple):
 class Frozen(NamedTuple):
     """What a step reads: an argument, never closed over, never donated.
 
-    base: all parameters as loaded; plan: what the method fixed for this concept.
+    base: all parameters as loaded; plan: what the method fixed for this concept; pull: what protects earlier concepts'
+    keys and values (`protect.proximal.Pull`), None where nothing does.
     """
 
     base: Mapping[str, Any]
     plan: Any
+    pull: Any = None

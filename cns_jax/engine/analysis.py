@@ -85,7 +85,9 @@ class Subject:
     @property
     def method(self) -> CNS:
         """How neurons are selected."""
-        return self.settings.method
+        method = self.settings.method
+        assert isinstance(method, CNS)  # `_run` refuses others
+        return method
 
 
 def analyze(request: AnalysisRequest) -> Path:

@@ -71,7 +71,8 @@ class StopSignals:
 @dataclass(frozen=True)
 class Fit:
     """What the loop needs besides the state. steps: of the lesson; save: called with (step, state) at every step to
-    keep; look: called with them every settings.sample_every steps."""
+    keep; look: called with them every settings.sample_every steps; hold: called with them _HOLDS times a lesson and at
+    its end, may return another state."""
 
     spec: StepSpec
     settings: TrainSettings
@@ -80,11 +81,13 @@ class Fit:
     save: Callable[[int, TrainState], None]
     stop: StopSignals
     look: Callable[[int, TrainState], None] = lambda step, state: None
+    hold: Callable[[int, TrainState], TrainState] = lambda step, state: state
 
     def run(self, name: str, state: TrainState, frozen: Frozen, data: LessonData, key: jax.Array) -> TrainState:
         """Train from state.step to `steps`. Raises Interrupted after saving when asked to stop, and Diverged, before
         anything of it is saved, for a loss or weights that are not finite."""
         at, call = int(state.step), self.settings.steps_per_call
+        every = call * max(1, self.steps // (call * _HOLDS))
         self.metrics.rewind(name, at)
         pending: dict[str, jax.Array] | None = None
         with bar(name, self.steps, at) as progress:
@@ -96,6 +99,8 @@ class Fit:
                     self._log(name, at, pending, begun, progress)
                     begun = time.perf_counter()
                 pending, at = logs, at + call
+                if at % every == 0 or at == self.steps or self.stop.asked:
+                    state = self.hold(at, state)
                 if at % self.settings.save_every == 0 or at == self.steps or self.stop.asked:
                     self._check(name, at, pending, state)
                     self.save(at, state)
@@ -121,6 +126,9 @@ class Fit:
         loss = float(logs["loss"])
         if not math.isfinite(loss) or not bool(_finite(state.trainable)):
             raise Diverged(f"{name}: the loss is {loss} at step {step}, and weights are not finite any more")
+
+
+_HOLDS = 10
 
 
 @jax.jit

@@ -27,6 +27,7 @@ from cns_jax.engine.studio import Studio
 from cns_jax.engine.timings import Timings
 from cns_jax.evals.neuron_prompts import general_pool, pool_of
 from cns_jax.methods.base import Task
+from cns_jax.methods.cns import CNS, Positions
 from cns_jax.neurons.calibration import draw as draw_prompts
 
 
@@ -156,23 +157,29 @@ class Hidden(NamedTuple):
     mask_bl: jax.Array
 
 
-def calibration_of(studio: Studio, settings: RunSettings) -> Hidden:
-    """Of the calibration prompts, which all concepts of a run share."""
-    count = settings.method.calibration_prompts
-    return _hidden(studio, settings, list(draw_prompts(pool_of(settings.calibration), count, settings.seed)))
+def calibration_of(studio: Studio, settings: RunSettings) -> Hidden | None:
+    """Of the calibration prompts, which all concepts of a run share; None if the method does not select."""
+    if not isinstance(settings.method, CNS):
+        return None
+    count, positions = settings.method.calibration_prompts, settings.method.positions
+    prompts = draw_prompts(pool_of(settings.calibration), count, settings.seed)
+    return _hidden(studio, positions, list(prompts))
 
 
-def task_of(studio: Studio, settings: RunSettings, concept: Concept, calibration: Hidden) -> Task:
-    """The concept as the method sees it: hidden states of captions and calibration prompts, its row."""
-    captions = _hidden(studio, settings, list(dict.fromkeys(scoring_captions(concept))))
-    init = studio.embedding_of(concept.init_word or concept.class_word)
-    return Task(*captions, *calibration, studio.vocabulary.row_of(concept.token), init)
+def task_of(studio: Studio, settings: RunSettings, concept: Concept, calibration: Hidden | None) -> Task:
+    """The concept as the method sees it: its row, and hidden states of captions and calibration prompts where these
+    are read."""
+    row, init = studio.vocabulary.row_of(concept.token), studio.embedding_of(concept.init_word or concept.class_word)
+    if calibration is None or not isinstance(settings.method, CNS):
+        return Task(None, None, None, None, row, init)
+    captions = _hidden(studio, settings.method.positions, list(dict.fromkeys(scoring_captions(concept))))
+    return Task(*captions, *calibration, row, init)
 
 
-def _hidden(studio: Studio, settings: RunSettings, prompts: list[str]) -> Hidden:
+def _hidden(studio: Studio, positions: Positions, prompts: list[str]) -> Hidden:
     """A causal encoder's states do not depend on later tokens, so the padding behind the longest prompt is left out."""
     ids = studio.vocabulary.encode(prompts)
-    mask = studio.vocabulary.caption_mask(ids, settings.method.positions)
+    mask = studio.vocabulary.caption_mask(ids, positions)
     used = int(np.flatnonzero(mask.any(axis=0))[-1]) + 1
     length = used + -used % _TOKENS
     return Hidden(studio.encode(ids[:, :length]), jax.device_put(mask[:, :length]))

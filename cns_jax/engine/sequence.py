@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,18 +39,31 @@ from cns_jax.engine.prepare import (
     task_of,
 )  # fmt: skip
 from cns_jax.engine.progress import Metrics
+from cns_jax.engine.protecting import Holder, Protection
 from cns_jax.engine.run_folder import check_base, claim
 from cns_jax.engine.settings import MOST_STEPS, RunSettings
 from cns_jax.engine.showing import Showing, Weights
 from cns_jax.engine.step import StepSpec, initial_state, step_shapes, train_steps
 from cns_jax.engine.studio import Studio, find_source
 from cns_jax.engine.timings import Timings
-from cns_jax.methods.cns import CNS, Memory
+from cns_jax.methods.base import Method
+from cns_jax.methods.parts import Memory
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.neurons.statistics import overlaps
+from cns_jax.protect.certificate import Group, told
 from cns_jax.weights.snapshot import Snapshot, load_snapshot, padded_rows, save_snapshot, union_of_masks
 
 log = logging.getLogger(__name__)
+
+
+def chosen(statistics: Mapping[str, float]) -> str:
+    """What a lesson trains, for people."""
+    if statistics["mask_share"] == 1:
+        return f"all {statistics['neurons']:.0f} K/V weights learn"
+    return (
+        f"{statistics['neurons']:.0f} neurons ({100 * statistics['mask_share']:.1f} % of K/V), "
+        f"{statistics.get('regularized', 0):.0f} of them shared with earlier concepts"
+    )
 
 
 def check_batch(settings: RunSettings, devices: int) -> None:
@@ -87,11 +101,12 @@ class TrainingRun:
         for note in self.lessons.notes:
             log.warning("%s", note)
         self.first = len(self.lessons.taught)
-        self.method: CNS = settings.method
+        self.method: Method = settings.method
         self.ledger = Ledger(self.directory)
         self.base_kernels = fingerprint(cross_attention_kernels(studio.params["unet"]))
         self.key = key_of(settings.seed)
         self.showing = Showing(self.directory, settings, studio)
+        self.protection = Protection(studio, settings)
 
     def spec(self, steps: int) -> StepSpec:
         """What is static in the step of a lesson of so many steps."""
@@ -139,7 +154,7 @@ class TrainingRun:
             self.timings.save(self.directory / "timings.json")
 
     def _advice(self, error: Diverged) -> str:
-        learned, method = self.ledger.read()["concepts"], self.method
+        learned, method = self.ledger.read()["concepts"], self.settings.method
         after = f" --config.after={self.directory}" if learned else ""
         return (
             f"{error}; training stopped, and nothing of this lesson went into the model. A rate is too high, most "
@@ -159,8 +174,10 @@ class TrainingRun:
                 compile_ahead(studio, settings, concept, layout)
                 spec = self.spec(steps)
                 for of_bucket in data_shapes(studio, settings, layout):
-                    shapes = step_shapes(spec, studio.params, memory, of_bucket)
+                    shapes = step_shapes(spec, studio.params, memory, of_bucket, self.protection.shapes())
                     train_steps.ahead(spec, settings.train.steps_per_call, *shapes)
+        with stop.at_once("reading what the earlier lessons taught"), self.timings.part("protect"):
+            self._recall_groups()
         memory, state = self._resumed(checkpoints, memory)
         if state is None:
             checkpoints.forget_from(self.number(first, 0))
@@ -192,6 +209,19 @@ class TrainingRun:
         union = union_of_masks([self.ledger.snapshot(i) for i in range(self.first)], last.kernels)
         return self.method.recalled(union, last.kernels, padded_rows(last.rows_rd, self.rows))
 
+    def _recall_groups(self) -> None:
+        """Of the lessons that are over; runs of old versions kept no moments, which are made again."""
+        for index, row in enumerate(self.lessons.taught):
+            found = self.snapshot(index)
+            moment_dd = found.moment_dd
+            if moment_dd is None:
+                concept = Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ())
+                moment_dd = self.protection.moment(concept, padded_rows(found.rows_rd, self.rows))
+            self.protection.add(Group(row["name"], moment_dd, self._kernels_after(index)))
+
+    def _kernels_after(self, index: int) -> Callable[[], Any]:
+        return lambda: self.snapshot(index).kernels
+
     def _resumed(self, checkpoints: Checkpoints, memory: Memory) -> tuple[Memory, TrainState | None]:
         """Memory and state of the first lesson's newest checkpoint that can be read; no state if there is none."""
         numbers = range(self.number(self.first, 0), self.number(self.first + 1, 0))
@@ -218,7 +248,7 @@ class TrainingRun:
         return task_of(self.studio, self.settings, self.concept(index), self._calibration)
 
     @cached_property
-    def _calibration(self) -> Hidden:
+    def _calibration(self) -> Hidden | None:
         return calibration_of(self.studio, self.settings)
 
     def _teach(
@@ -235,12 +265,11 @@ class TrainingRun:
         key = stream(self.key, "concept", index)
         with self.timings.part("select"):
             trainable, plan, statistics = self.method.begin(key, studio.params, memory, self._task(index))
-        log.info(
-            "%s: %d neurons (%.1f %% of K/V), %d of them shared with earlier concepts",
-            concept.name, statistics["neurons"], 100 * statistics["mask_share"], statistics["regularized"],
-        )  # fmt: skip
+        log.info("%s: %s", concept.name, chosen(statistics))
         start_rows = jnp.copy(trainable.rows_rd)
-        memory, plan, key = replicate(studio.mesh, (memory, plan, key))
+        with self.timings.part("protect"):
+            pull, holder = self.protection.pull(), self.protection.holder(memory.kernels)
+        memory, plan, key, pull = replicate(studio.mesh, (memory, plan, key, pull))
         state = replicate(studio.mesh, state or initial_state(self.method, trainable, plan))
 
         def save(step: int, state: TrainState) -> None:
@@ -251,15 +280,20 @@ class TrainingRun:
                 self.showing.step(index, concept, step, (state.trainable.kernels, state.trainable.rows_rd))
 
         steps = steps_of(self.settings, concept)
-        fit = Fit(self.spec(steps), self.settings.train, steps, metrics, save, stop, look)
+
+        def hold(step: int, state: TrainState) -> TrainState:
+            return self._held(concept, step, state, holder) if holder else state
+
+        fit = Fit(self.spec(steps), self.settings.train, steps, metrics, save, stop, look, hold)
         with self.timings.part("train"):
-            state = fit.run(concept.name, state, Frozen(studio.params, plan), data, key)
+            state = fit.run(concept.name, state, Frozen(studio.params, plan, pull), data, key)
         after = self.method.commit(memory, plan, state.trainable)
         if self.settings.report.sheets:  # before the lesson counts as taught, so that a kill leaves none without one
             with self.timings.part("sample"):
                 self._sheet(index, concept, (memory.kernels, start_rows), (after.kernels, after.rows_rd))
         with self.timings.part("save"):
-            self._record(index, after, plan.mask, statistics, int(state.step))
+            mask = self.method.mask(plan, state.trainable)
+            self._record(index, after, mask, statistics, int(state.step))
         return after
 
     def _sheet(self, index: int, concept: Concept, before: Weights, after: Weights) -> None:
@@ -273,14 +307,30 @@ class TrainingRun:
         # more steps have a file of their own: the ledger tells of the one before until its row is replaced
         more = f"_{steps}_steps" if self.lessons.extends else ""
         weights = f"weights/{index + 1:02d}_{concept.name}{more}.safetensors"
-        save_snapshot(self.directory / weights, Snapshot(memory.kernels, np.asarray(memory.rows_rd), mask))
+        with self.timings.part("protect"):
+            moment_dd = self.protection.moment(concept, memory.rows_rd)
+            moved = self.protection.certificate(memory.kernels)
+        for change in moved:
+            log.info("%s", told(change))
+        found = Snapshot(memory.kernels, np.asarray(memory.rows_rd), mask, moment_dd)
+        save_snapshot(self.directory / weights, found)
         forget_pictures(self.directory, index)
         row = {**lesson_row(concept), "steps": steps, **kept(self.directory, weights), "mask": statistics}
+        row["certificate"] = [change._asdict() for change in moved]
         before = self.ledger.read()["concepts"][index:]
         self.ledger.record(index, row)
         for old in before:
             if old["weights"] != weights:
                 (self.directory / old["weights"]).unlink(missing_ok=True)
+        self.protection.add(Group(concept.name, moment_dd, self._kernels_after(index)))
+
+    def _held(self, concept: Concept, step: int, state: TrainState, holder: Holder) -> TrainState:
+        kernels, count = holder.held(state.trainable.kernels)
+        if not count:
+            return state
+        log.info("%s: step %d: %d layers drawn back to protect.limit=%g", concept.name, step, count, holder.limit)
+        trainable = state.trainable._replace(kernels=replicate(self.studio.mesh, kernels))
+        return state._replace(trainable=trainable)
 
     def snapshot(self, index: int) -> Snapshot:
         """The weights after concept `index`."""

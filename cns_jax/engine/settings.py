@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,6 +13,8 @@ from cns_jax.core.settings import require
 from cns_jax.diffusion.samplers import SAMPLERS
 from cns_jax.methods import METHODS
 from cns_jax.methods.cns import CNS
+from cns_jax.methods.protected import Protected
+from cns_jax.protect.settings import ProtectSettings
 from cns_jax.weights.locate import Address
 
 AUTO = "auto"
@@ -170,7 +173,8 @@ class RunSettings:
     name: of the run (a configuration's own name if it says none). run: the run's folder (empty: runs/<name>).
     resolution: side of the pictures in pixels, a multiple of 8. seed: of every random draw. reserved_rows: rows of the
     token table for concepts, one each; more concepts reserve more by themselves, and then the step is compiled once
-    more. calibration: the prompts that show which neurons serve everything. method_name: the continual method.
+    more. calibration: the prompts that show which neurons serve everything. method_name: the continual method,
+    cns or protected; of `method`, what belongs to the other one alone is passed over.
     variant: of the model's weight files, such as fp16. tokenizer: CLIP's tokenizer folder, for a model in a single
     file. prediction_type: of a single file that does not say it right. vae: a VAE instead of the model's own: a
     diffusers folder, a .safetensors file, or owner/name on the hub.
@@ -199,15 +203,20 @@ class RunSettings:
     reserved_rows: int = 16
     calibration: Literal["diverse", "miniature"] = "diverse"
     method_name: str = "cns"
-    method: CNS = field(default_factory=CNS)
+    method: CNS | Protected = field(default_factory=CNS)
     train: TrainSettings = field(default_factory=TrainSettings)
     prior: PriorSettings = field(default_factory=PriorSettings)
     sample: SampleSettings = field(default_factory=SampleSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
+    protect: ProtectSettings = field(default_factory=ProtectSettings)
+
+    CHOICES = {"method": ("method_name", METHODS)}  # noqa: RUF012 - read by core.settings.build
 
     def __post_init__(self) -> None:
         require(self.method_name in METHODS, f"method_name={self.method_name!r}; known: {', '.join(METHODS)}")
         check_seed(self.seed)
+        if isinstance(self.method, Protected) and not self.method.prior_images:
+            object.__setattr__(self, "train", dataclasses.replace(self.train, prior_batch=0))
         require(self.resolution % 8 == 0, f"resolution={self.resolution} must be a multiple of 8")
         require(
             bool(self.model), "model is empty; give 'miniature', a diffusers folder, a .safetensors file or a hub id"
@@ -228,6 +237,11 @@ class RunSettings:
             "train.prior_batch, or leave prior.folder empty",
         )
         require(bool(self.data_root), "data_root is empty; give a folder with one sub-folder of images a concept")
+
+    @property
+    def protects(self) -> bool:
+        """Whether lessons are protected in text-feature space."""
+        return self.method.protects if self.protect.enabled == "auto" else self.protect.enabled == "on"
 
     @property
     def drawn(self) -> str | None:

@@ -20,6 +20,7 @@ from cns_jax.diffusion.schedule import Schedule, add_noise, min_snr_weights, tar
 from cns_jax.methods.base import Method
 from cns_jax.nn.model import Model
 from cns_jax.nn.vae import at_noise
+from cns_jax.protect.proximal import pulled
 
 Logs = dict[str, jax.Array]
 """Named scalars of a step."""
@@ -105,6 +106,8 @@ def one_step(
         (value, logs), gradient = jax.value_and_grad(lambda t: loss(trainable=t), has_aux=True)(state.trainable)
     transform = spec.method.optimizer(frozen.plan)
     updates, opt_state = transform.update(gradient, state.opt_state, state.trainable)
+    if frozen.pull is not None:
+        updates = updates._replace(kernels=pulled(frozen.pull, updates.kernels, state.trainable.kernels))
     if spec.decay_steps:
         left = optax.linear_schedule(1.0, 0.0, spec.decay_steps, spec.steps - spec.decay_steps)(state.step)
         updates = jax.tree.map(lambda u: left * u, updates)
@@ -129,9 +132,11 @@ def train_steps(
     return state, jax.tree.map(jnp.mean, logs)
 
 
-def step_shapes(spec: StepSpec, params: Mapping[str, Any], memory: Any, data: ConceptData) -> tuple[Any, ...]:
-    """state, frozen, data and key of `train_steps`, as shapes on all devices of the mesh. memory: of the method; memory
-    and data may be shapes; params, which may be too, stay as they lie."""
+def step_shapes(
+    spec: StepSpec, params: Mapping[str, Any], memory: Any, data: ConceptData, pull: Any = None
+) -> tuple[Any, ...]:
+    """state, frozen, data and key of `train_steps`, as shapes on all devices of the mesh. memory: of the method; it,
+    data and pull may be shapes; params, which may be too, stay as they lie."""
 
     def on_mesh(tree: Any) -> Any:
         everywhere = NamedSharding(spec.mesh, PartitionSpec())
@@ -140,7 +145,11 @@ def step_shapes(spec: StepSpec, params: Mapping[str, Any], memory: Any, data: Co
     trainable, plan = spec.method.shapes(params, memory)
     state = jax.eval_shape(partial(initial_state, spec.method), trainable, plan)
     base = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params)
-    return on_mesh(state), Frozen(base, on_mesh(plan)), *on_mesh((data, jax.eval_shape(jax.random.key, 0)))
+    return (
+        on_mesh(state),
+        Frozen(base, on_mesh(plan), on_mesh(pull)),
+        *on_mesh((data, jax.eval_shape(jax.random.key, 0))),
+    )
 
 
 @partial(jax.jit, static_argnames="method")

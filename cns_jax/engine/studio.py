@@ -88,9 +88,11 @@ TEXTS = 8
 
 
 @jit(static_argnames="model")
-def encode_text(params: Mapping[str, Any], ids_bl: jax.Array, *, model: Model) -> jax.Array:
-    """Hidden states (b, l, d) of token ids, by the text encoder's parameters."""
-    return model.encode_text(params, ids_bl)
+def encode_text(
+    params: Mapping[str, Any], ids_bl: jax.Array, rows_rd: jax.Array | None = None, *, model: Model
+) -> jax.Array:
+    """Hidden states (b, l, d) of token ids, by the text encoder's parameters. rows_rd: of concept tokens."""
+    return model.encode_text(params, ids_bl, rows_rd)
 
 
 @jax.jit
@@ -147,9 +149,9 @@ class Studio:
         shape = self.vocabulary.reserved, self.model.text_encoder.hidden_size
         return jax.device_put(np.zeros(shape, np.float32))  # jnp.zeros would be a program of its own
 
-    def encode(self, ids: np.ndarray) -> jax.Array:
-        """Hidden states (b, l, d) of token ids int32 (b, l)."""
-        encode = partial(encode_text, self.params["text_encoder"], model=self.model)
+    def encode(self, ids: np.ndarray, rows_rd: jax.Array | None = None) -> jax.Array:
+        """Hidden states (b, l, d) of token ids int32 (b, l). rows_rd: of concept tokens, where ids name any."""
+        encode = partial(encode_text, self.params["text_encoder"], rows_rd=rows_rd, model=self.model)
         return jax.device_put(in_batches(encode, TEXTS, ids))
 
     def embedding_of(self, word: str) -> jax.Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import optax
@@ -17,20 +17,27 @@ class Task:
     """One concept as a method sees it.
 
     caption_hidden_bld: hidden states of the captions without the token, caption_mask_bl the positions that
-    count; calibration_*: the same of the calibration prompts. row: the concept's row among the reserved ones;
-    init_row_d: the embedding that it starts from.
+    count; calibration_*: the same of the calibration prompts; all None for a method that does not select. row: the
+    concept's row among the reserved ones; init_row_d: the embedding that it starts from.
     """
 
-    caption_hidden_bld: jax.Array
-    caption_mask_bl: jax.Array
-    calibration_hidden_kld: jax.Array
-    calibration_mask_kl: jax.Array
+    caption_hidden_bld: jax.Array | None
+    caption_mask_bl: jax.Array | None
+    calibration_hidden_kld: jax.Array | None
+    calibration_mask_kl: jax.Array | None
     row: int
     init_row_d: jax.Array
 
 
 class Method(Protocol):
-    """The contract. Memory and Plan are pytrees of fixed shapes, so that one compilation serves all concepts."""
+    """The contract. Memory and Plan are pytrees of fixed shapes, so that one compilation serves all concepts.
+
+    protects: whether lessons are protected in text-feature space where `protect.enabled` is auto. selects: whether
+    `begin` reads captions and calibration prompts of its task, to choose what trains; else these may be missing.
+    """
+
+    protects: ClassVar[bool]
+    selects: ClassVar[bool]
 
     @property
     def prior_weight(self) -> float:
@@ -51,6 +58,9 @@ class Method(Protocol):
 
     def shapes(self, base: Mapping[str, Any], memory: Any) -> tuple[Trainable, Any]:
         """Shapes of the first two of `begin`, from those of base and memory."""
+
+    def mask(self, plan: Any, trainable: Trainable) -> Any:
+        """Which weights of the kernels may differ after the lesson; bool, as the kernels are nested."""
 
     def weights(self, base: Mapping[str, Any], trainable: Trainable) -> Mapping[str, Any]:
         """Parameters of the UNet for this trainable; pure and differentiable."""

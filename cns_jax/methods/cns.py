@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +17,13 @@ from cns_jax.core.settings import require
 from cns_jax.core.tree import overlay
 from cns_jax.core.types import Trainable
 from cns_jax.methods.base import Task
+from cns_jax.methods.parts import KERNELS, ROWS, Memory, adam, beginning, check_row, empty_memory, on_kernels
 from cns_jax.neurons import select
 from cns_jax.neurons.regularize import continual_regularization, keep_selected, regularization_loss
 from cns_jax.neurons.score import cross_attention_kernels, feature_norms
 from cns_jax.neurons.statistics import describe
 
-
-class Memory(NamedTuple):
-    """What outlives a concept. union: OR of all concept masks; kernels: W_{m-1}; rows_rd: all concept rows."""
-
-    union: Any
-    kernels: Any
-    rows_rd: jax.Array
+Positions = Literal["caption", "caption+eot", "all"]
 
 
 class Plan(NamedTuple):
@@ -71,7 +66,7 @@ class CNS:
 
     ratio: float = 0.3
     calibration_prompts: int = 20
-    positions: Literal["caption", "caption+eot", "all"] = "caption+eot"
+    positions: Positions = "caption+eot"
     scored: Literal["base", "current"] = "base"
     selection: Literal["concept", "random", "all"] = "concept"
     lambda1: float = 1.0
@@ -81,6 +76,9 @@ class CNS:
     adam_epsilon: float = 1e-8
     prior_weight: float = 1.0
     detach_begin: bool = True
+
+    protects: ClassVar[bool] = False
+    selects: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -104,9 +102,7 @@ class CNS:
 
     def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Memory:
         """No mask, W_0, zero rows (rows, width)."""
-        kernels = jax.tree.map(lambda w: w.astype(jnp.float32), cross_attention_kernels(base["unet"]))
-        no_rows_rd = jax.device_put(np.zeros((rows, width), np.float32))  # jnp.zeros would be a program of its own
-        return Memory(select.constant(kernels, False), kernels, no_rows_rd)
+        return empty_memory(base, rows, width)
 
     def recalled(self, union: Any, kernels: Any, rows_rd: Any) -> Memory:
         """The memory after concepts whose weights were kept: the union of their masks, the kernels and all rows."""
@@ -120,11 +116,11 @@ class CNS:
         The kernels of the Trainable are copies, since the step donates it. Raises ValueError if the task's row
         is not a reserved one, or if there is nothing to select with.
         """
-        reserved = memory.rows_rd.shape[0]
-        if not 0 <= task.row < reserved:
-            raise ValueError(f"token row {task.row} does not exist: {reserved} are reserved; raise reserved_rows")
+        check_row(memory, task.row)
         kernels = cross_attention_kernels(base["unet"])
         scored = kernels if self.scored == "base" else memory.kernels
+        assert task.caption_hidden_bld is not None and task.caption_mask_bl is not None
+        assert task.calibration_hidden_kld is not None and task.calibration_mask_kl is not None
         captions = feature_norms(task.caption_hidden_bld, task.caption_mask_bl)
         calibration = feature_norms(task.calibration_hidden_kld, task.calibration_mask_kl)
         selection = select.concept_neurons(scored, captions, calibration, self.ratio)
@@ -144,8 +140,12 @@ class CNS:
         """What a lesson starts from when its neurons are known. kernels: W_0 in the dtype that it is kept in."""
         values = self.lambda1, self.lambda2, self.lr_neurons, self.lr_token
         scalars = (jax.device_put(np.float32(value)) for value in values)
-        trainable, m_reg, w_base, row_r = _beginning(kernels, memory, mask, row, init_row_d)
+        trainable, m_reg, w_base, row_r = beginning(kernels, memory, mask, row, init_row_d)
         return trainable, Plan(mask, m_reg, memory.kernels, w_base, row_r, *scalars)
+
+    def mask(self, plan: Plan, trainable: Trainable) -> Any:
+        """The concept's neurons."""
+        return plan.mask
 
     def _mask(self, key: jax.Array, selection: select.Selection) -> select.NeuronMask:
         """What trains: the concept's neurons, or what an ablation puts in their place."""
@@ -167,12 +167,11 @@ class CNS:
 
     def optimizer(self, plan: Plan) -> optax.GradientTransformation:
         """L_reg's gradient, Adam for tokens and for neurons, then the masks over single weights."""
-        kernels, rows = Trainable(True, False), Trainable(False, True)  # type: ignore[arg-type]
         regularize = continual_regularization(plan.previous, plan.base, plan.m_reg, plan.lambda1, plan.lambda2)
         return optax.chain(
-            _on_kernels(regularize),
-            optax.masked(_adam(plan.lr_token), rows),
-            optax.masked(_adam(plan.lr_neurons, self.adam_epsilon), kernels),
+            on_kernels(regularize),
+            optax.masked(adam(plan.lr_token), ROWS),
+            optax.masked(adam(plan.lr_neurons, self.adam_epsilon), KERNELS),
             keep_selected(Trainable(plan.mask, plan.row_r[:, None])),
         )
 
@@ -188,31 +187,3 @@ class CNS:
     def merged(self, base: Mapping[str, Any], memory: Memory) -> tuple[Mapping[str, Any], jax.Array]:
         """Free: the memory's kernels are the model."""
         return overlay(base["unet"], memory.kernels), memory.rows_rd
-
-
-@jax.jit  # one program: a start compiles thirty small ones beside the step's
-def _beginning(
-    kernels: Any, memory: Memory, mask: Any, row: jax.Array, init_row_d: jax.Array
-) -> tuple[Trainable, Any, Any, jax.Array]:
-    """What trains, copied, with init_row_d in its row; m_reg; W_0 in float32; one-hot bool of the row."""
-    row_r = jnp.arange(memory.rows_rd.shape[0]) == row
-    rows_rd = jnp.where(row_r[:, None], init_row_d[None], memory.rows_rd)
-    w_base = jax.tree.map(lambda w: w.astype(jnp.float32), kernels)
-    trainable = Trainable(jax.tree.map(jnp.copy, memory.kernels), rows_rd)
-    return trainable, select.intersect(mask, memory.union), w_base, row_r
-
-
-def _adam(learning_rate: jax.Array, epsilon: float = 1e-8) -> optax.GradientTransformation:
-    """Adam whose learning rate may be traced."""
-    return optax.chain(optax.scale_by_adam(eps=epsilon), optax.scale(-learning_rate))  # type: ignore[arg-type]
-
-
-def _on_kernels(transform: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`transform` over the kernels of a Trainable; token rows pass through."""
-
-    def update(updates: Trainable, state: Any, params: Trainable | None = None) -> tuple[Trainable, Any]:
-        kernels = None if params is None else params.kernels
-        changed, state = transform.update(updates.kernels, state, kernels)
-        return updates._replace(kernels=changed), state
-
-    return optax.GradientTransformation(lambda params: transform.init(params.kernels), update)

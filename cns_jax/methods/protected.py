@@ -1,0 +1,119 @@
+"""Protected K/V tuning: all cross-attention K/V weights learn, and protection alone keeps what was there.
+
+Ours, not from a paper (docs/protection.md): Concept Neuron Selection without the selection of neurons and without
+L_reg, whose place `cns_jax.protect` takes. It needs no prior images, since general prompts are protected too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cns_jax.core.settings import require
+from cns_jax.core.tree import overlay
+from cns_jax.core.types import Trainable
+from cns_jax.methods.base import Task
+from cns_jax.methods.parts import KERNELS, ROWS, Memory, adam, beginning, check_row, empty_memory, keep_row
+from cns_jax.neurons import select
+
+
+class Plan(NamedTuple):
+    """What is fixed during a concept; arrays only. row_r: one-hot bool of its token row."""
+
+    row_r: jax.Array
+    lr_neurons: jax.Array
+    lr_token: jax.Array
+
+
+@dataclass(frozen=True)
+class Protected:
+    """All cross-attention K/V weights learn, held by `protect.*` to what earlier and general prompts need of them.
+
+    lr_neurons, lr_token: learning rates of the K/V weights and of the token's row. adam_epsilon: of the K/V weights'
+    Adam. detach_begin: no gradient through the key and value of the begin token. prior_images: whether steps show prior
+    images, too (train.prior_batch of them); with general prompts protected they are not needed.
+
+    Raises SettingsError, naming the field, for a value out of range.
+    """
+
+    lr_neurons: float = 3e-5
+    lr_token: float = 5e-4
+    adam_epsilon: float = 1e-8
+    detach_begin: bool = True
+    prior_images: bool = False
+
+    protects: ClassVar[bool] = True
+    selects: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in ("lr_neurons", "lr_token"):
+            value = getattr(self, name)
+            require(0 <= value < float("inf"), f"method.{name}={value} must be finite and not negative")
+        epsilon = self.adam_epsilon
+        require(0 < epsilon < float("inf"), f"method.adam_epsilon={epsilon} must be positive and finite")
+
+    @property
+    def prior_weight(self) -> float:
+        """Of the prior images' loss beside the concept's; 0 if there are none."""
+        return float(self.prior_images)
+
+    def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Memory:
+        """No mask, W_0, zero rows (rows, width)."""
+        return empty_memory(base, rows, width)
+
+    def recalled(self, union: Any, kernels: Any, rows_rd: Any) -> Memory:
+        """The memory after concepts whose weights were kept: the kernels and all rows."""
+        return Memory(union, kernels, rows_rd)
+
+    def begin(
+        self, key: jax.Array, base: Mapping[str, Any], memory: Memory, task: Task
+    ) -> tuple[Trainable, Plan, dict[str, float]]:
+        """Start from all weights as they are; raises ValueError if the task's row is not a reserved one."""
+        check_row(memory, task.row)
+        trainable, plan = self._start(memory, jax.device_put(np.int32(task.row)), task.init_row_d)
+        weights = sum(leaf.size for leaf in jax.tree.leaves(memory.kernels))
+        return trainable, plan, {"neurons": float(weights), "mask_share": 1.0}
+
+    def shapes(self, base: Mapping[str, Any], memory: Memory) -> tuple[Trainable, Plan]:
+        """Of what `begin` returns; base and memory may be shapes too."""
+        init_row = jax.ShapeDtypeStruct(memory.rows_rd.shape[1:], jnp.float32)
+        return jax.eval_shape(self._start, memory, jax.ShapeDtypeStruct((), jnp.int32), init_row)
+
+    def _start(self, memory: Memory, row: jax.Array, init_row_d: jax.Array) -> tuple[Trainable, Plan]:
+        trainable, _, _, row_r = beginning(memory.kernels, memory, memory.union, row, init_row_d)
+        rates = (jax.device_put(np.float32(value)) for value in (self.lr_neurons, self.lr_token))
+        return trainable, Plan(row_r, *rates)
+
+    def mask(self, plan: Plan, trainable: Trainable) -> Any:
+        """Every weight."""
+        return select.constant(trainable.kernels, True)
+
+    def weights(self, base: Mapping[str, Any], trainable: Trainable) -> Mapping[str, Any]:
+        """The UNet with the trainable kernels in place of its own."""
+        return overlay(base["unet"], trainable.kernels)
+
+    def optimizer(self, plan: Plan) -> optax.GradientTransformation:
+        """Adam for tokens and for kernels; of the rows only the concept's own moves."""
+        return optax.chain(
+            optax.masked(adam(plan.lr_token), ROWS),
+            optax.masked(adam(plan.lr_neurons, self.adam_epsilon), KERNELS),
+            keep_row(plan.row_r),
+        )
+
+    def penalty(self, plan: Plan, trainable: Trainable) -> jax.Array:
+        """0: protection is no part of the loss."""
+        return jnp.zeros(())
+
+    def commit(self, memory: Memory, plan: Plan, trainable: Trainable) -> Memory:
+        """Kernels and rows are the trained ones."""
+        return Memory(select.constant(trainable.kernels, True), trainable.kernels, trainable.rows_rd)
+
+    def merged(self, base: Mapping[str, Any], memory: Memory) -> tuple[Mapping[str, Any], jax.Array]:
+        """Free: the memory's kernels are the model."""
+        return overlay(base["unet"], memory.kernels), memory.rows_rd

@@ -1,0 +1,57 @@
+"""Which prompts are protected: general ones of every kind of picture, and those that ask for a taught concept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cns_jax.core.settings import SettingsError, require
+from cns_jax.core.types import SCENE, STYLE, Concept
+
+_SHIPPED = Path(__file__).with_name("captions.txt")
+_PLACES = ("in the forest", "in the desert", "in space")
+_MEDIA = ("a picture of", "a pencil sketch of", "pixel art of")
+_COMPANY = (
+    "a red car", "a blue cat", "a green bird", "a white mug", "a yellow boat", "a pink fish", "a brown dog",
+    "a purple chair",
+)  # fmt: skip
+
+
+def general_captions(file: str = "") -> tuple[str, ...]:
+    """The shipped captions of every kind of picture, about 1,000, or those of a text file, one a line.
+
+    Raises SettingsError if the file cannot be read as UTF-8 or holds no caption.
+    """
+    path = Path(file).expanduser() if file else _SHIPPED
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"protect.captions={file!r} cannot be read: {error}") from None
+    captions = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    require(bool(captions), f"protect.captions={file!r} holds no caption; write one a line")
+    return captions
+
+
+def concept_prompts(concept: Concept) -> tuple[str, ...]:
+    """25 prompts that ask for the concept, alone, in several places and media, and in company.
+
+    They stand for all prompts near them, and none of them is among those that pictures are scored with
+    (data/prompts.py). Their words are known to Stable Diffusion and to the miniature.
+    """
+    thing = f"a {concept.token} {concept.class_word}"
+    if concept.kind == STYLE:
+        return (thing, *(f"{thing} of {other} {place}" for other in _COMPANY for place in _PLACES))
+    if concept.kind == SCENE:
+        scene = f"the {concept.token} {concept.class_word}"
+        return (f"a picture of {scene}", *(f"{m} {other} in {scene}" for m in _MEDIA for other in _COMPANY))
+    alone = [f"{medium} {thing}" for medium in _MEDIA]
+    placed = [f"{medium} {thing} {place}" for medium in ("a photo of", *_MEDIA) for place in _PLACES]
+    places = (_PLACES * len(_COMPANY))[: len(_COMPANY)]
+    together = [f"a photo of {thing} and {other} {p}" for other, p in zip(_COMPANY, places, strict=True)]
+    return (thing, *alone, *placed, *together, f"a photo of {_COMPANY[0]} and {thing}")
+
+
+def overlapping(prompts: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Those of `prompts` that are among `others`, case and spaces aside."""
+    known = {" ".join(text.lower().split()) for text in others}
+    return [text for text in prompts if " ".join(text.lower().split()) in known]

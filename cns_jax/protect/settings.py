@@ -1,0 +1,35 @@
+"""Settings of protection, the same for every method that teaches cross-attention keys and values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cns_jax.core.settings import require
+
+
+@dataclass(frozen=True)
+class ProtectSettings:
+    """What a lesson may not change: the keys and values of earlier concepts' prompts and of general prompts.
+
+    enabled: auto is what the method says of itself ("protected" is, "cns" as in its paper is not). strength: how far
+    each step draws protected keys and values back to what they were, of a direction of text-feature space with the
+    general prompts' mean energy (1: by half). general: the weight of the general prompts beside 1 of each concept.
+    captions: a text file with general prompts, one a line (empty: the shipped ones, or the drawn world's where
+    calibration is "miniature"). directions: of text-feature space that are protected, the strongest first (0: all);
+    fewer cost less time. limit: a promise: a lesson stops moving what would change the keys or values of an earlier
+    concept's prompts, in any layer, by more than this share of their energy since its own lesson (0: no promise).
+    """
+
+    enabled: Literal["auto", "on", "off"] = "auto"
+    strength: float = 0.05
+    general: float = 0.75
+    captions: str = ""
+    directions: int = 128
+    limit: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("strength", "general", "limit"):
+            value = getattr(self, name)
+            require(0 <= value < float("inf"), f"protect.{name}={value} must be finite and not negative")
+        require(self.directions >= 0, f"protect.directions={self.directions} must not be negative; 0 means all")
