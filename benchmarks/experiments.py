@@ -29,7 +29,7 @@ from cns_jax.engine.stages import Stages
 from cns_jax.engine.studio import find_source
 from cns_jax.evals.forgetting import json_number
 from cns_jax.evals.scores import Score, attributes_shown
-from cns_jax.methods.cns import Memory
+from cns_jax.methods.parts import Memory
 from cns_jax.miniature.concepts import concepts as drawn_concepts
 from cns_jax.neurons.score import cross_attention_kernels
 from configs import bench
@@ -50,7 +50,7 @@ L_reg (Fig. 5 and Table 2 of the paper); token: the token's row alone, so what n
 @dataclass(frozen=True)
 class Experiment:
     """One sequence of lessons. order: a rotation of the set's concepts by that many places; count: how many of them;
-    method, train: what differs from configs/bench.py."""
+    method_name: of the method; method, train, protect: what differs from configs/bench.py."""
 
     group: str
     variant: str
@@ -60,6 +60,8 @@ class Experiment:
     method: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     count: int = 7
+    method_name: str = "cns"
+    protect: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -75,8 +77,10 @@ class Experiment:
         values |= {"name": self.variant, "data_root": f"miniature:{self.number}", "seed": self.seed}
         values |= {"concepts": [{"name": name} for name in names], "run": str(root / self.name)}
         values["prior"]["directory"] = str(root / "cache")
+        values["method_name"] = self.method_name
         values["method"] |= self.method
         values["train"] |= self.train
+        values["protect"] = values.get("protect", {}) | dict(self.protect)
         return build(RunSettings, values)
 
 
@@ -153,12 +157,13 @@ def has_line(experiment: Experiment, root: Path, pictures: int, lines: Sequence[
     base: the fingerprint of the model.
     """
     settings = experiment.settings(root)
-    parts = {part: getattr(settings, part) for part in ("method", "train", "sample")}
+    parts = {part: getattr(settings, part) for part in ("method", "train", "sample", "protect")}
     facts = {k: getattr(experiment, k) for k in KEY} | {"base": base, "judge": judge_id()}
 
     def of_it(line: Mapping[str, Any]) -> bool:
         """A setting that did not exist when the line was made had its default's effect."""
-        same = all(asdict(type(part)()) | line[name] == asdict(part) for name, part in parts.items())
+        same = all(asdict(type(part)()) | line.get(name, {}) == asdict(part) for name, part in parts.items())
+        same = same and line.get("method_name", "cns") == settings.method_name
         return line["cells"][0][4] == pictures and same and all(line[k] == v for k, v in facts.items())
 
     return any(of_it(line) for line in lines)
@@ -247,7 +252,9 @@ def line(about: Mapping[str, Any], folder: Path, found: Mapping[str, Any]) -> di
         **about,
         "model": config["model"],
         "concepts": [concept["name"] for concept in found["concepts"]],
+        "method_name": config["method_name"],
         "method": config["method"],
+        "protect": config["protect"],
         "train": config["train"],
         "sample": found["sample"],
         "clip": found["clip"],
@@ -258,6 +265,7 @@ def line(about: Mapping[str, Any], folder: Path, found: Mapping[str, Any]) -> di
         },
         "zero_shot": found["zero_shot"],
         "masks": [row["mask"] for row in ledger["concepts"]],
+        "certificate": [row["certificate"] for row in ledger["concepts"]],
         "overlaps": json.loads((folder / "overlaps.json").read_text()),
         "fusion": fusion(stages),
         "drift": drift(stages),

@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "concepts": (),
             "calibration": "diverse",
+            "method_name": "cns",
             "method": {
                 "ratio": 0.3,
                 "calibration_prompts": 20,
@@ -52,6 +53,15 @@ def get_config() -> ConfigDict:
                 "adam_epsilon": 1e-8,
                 "prior_weight": 1.0,
                 "detach_begin": True,
+                "prior_images": False,
+            },
+            "protect": {
+                "enabled": "auto",
+                "strength": 0.05,
+                "general": 0.75,
+                "captions": "",
+                "directions": 128,
+                "limit": 0.0,
             },
             "train": {
                 "steps": 500,

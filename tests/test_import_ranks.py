@@ -60,6 +60,9 @@ def folder_of(dotted: str) -> str:
     return parts[1] if len(parts) > 1 and parts[1] in RANK else "command line"
 
 
+_SHARED = ("base", "parts")
+
+
 def rank_violations(path: str, source: str) -> list[str]:
     """Imports of the file `path` (posix, from the root) that do not point down."""
     here = folder_of(".".join(Path(path).with_suffix("").parts))
@@ -71,8 +74,8 @@ def rank_violations(path: str, source: str) -> list[str]:
         down = RANK[there] > RANK[here] or there == here
         if not down:
             found.append(f"{path}:{line}: {here} imports {name}, but only what stands below {here} may be imported")
-        elif here == there == "methods" and not path.endswith("__init__.py") and name.split(".")[2] != "base":
-            found.append(f"{path}:{line}: a method imports {name}; methods share code through methods/base.py only")
+        elif here == there == "methods" and not path.endswith("__init__.py") and name.split(".")[2] not in _SHARED:
+            found.append(f"{path}:{line}: a method imports {name}; methods share code through {' and '.join(_SHARED)} only")
     return found
 
 
