@@ -12,7 +12,7 @@ _SHIPPED = Path(__file__).with_name("captions.txt")
 _PLACES = ("in the forest", "in the desert", "in space")
 _MEDIA = ("a picture of", "a pencil sketch of", "pixel art of")
 _COMPANY = (
-    "a red car", "a blue cat", "a green bird", "a white mug", "a yellow boat", "a pink fish", "a brown dog",
+    "a green car", "a white cat", "a red bird", "a black mug", "a pink boat", "a yellow fish", "a brown dog",
     "a purple chair",
 )  # fmt: skip
 
