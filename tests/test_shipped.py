@@ -83,6 +83,7 @@ def test_they_are_in_the_wheel(tmp_path: Path) -> None:
     built = tmp_path / "built"
     subprocess.run([sys.executable, "setup.py", "-q", "build_py", "-d", str(built)], cwd=ROOT, check=True)
     assert (built / "cns_jax" / "configs" / "prompts" / "set3.txt").is_file()
+    assert (built / "cns_jax" / "protect" / "captions.txt").is_file()
     code = "from cns_jax import shipped; print(shipped.folder()); print(shipped.load_config('photos').calibration)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(built)}, capture_output=True, text=True
