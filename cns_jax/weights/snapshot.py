@@ -1,4 +1,5 @@
-"""The trained weights after a concept: all K/V kernels, the token rows, and the concept's packed neuron mask."""
+"""The trained weights after a concept: all K/V kernels, the token rows, the concept's packed neuron mask and, if it was
+kept, the moment of its text features."""
 
 from __future__ import annotations
 
@@ -13,15 +14,17 @@ from cns_jax.core.files import save_tensors
 from cns_jax.core.tree import Tree, flatten, like
 from cns_jax.weights.tensors import index_file
 
-_ROWS, _MASK, _KERNEL = "token_rows", "mask.", "kernel."
+_ROWS, _MASK, _KERNEL, _MOMENT = "token_rows", "mask.", "kernel.", "moment"
 
 
 class Snapshot(NamedTuple):
-    """kernels: float32, as in the UNet's parameters; rows_rd: all concept rows; mask: bool, like the kernels."""
+    """kernels: float32, as in the UNet's parameters; rows_rd: all concept rows; mask: bool, like the kernels;
+    moment_dd: mean of x x^T over the concept's text features, float32 (None: not kept)."""
 
     kernels: Tree
     rows_rd: np.ndarray
     mask: Tree
+    moment_dd: np.ndarray | None = None
 
 
 def save_snapshot(file: Path, snapshot: Snapshot) -> None:
@@ -29,6 +32,8 @@ def save_snapshot(file: Path, snapshot: Snapshot) -> None:
     tensors = {f"{_KERNEL}{k}": np.asarray(v) for k, v in flatten(snapshot.kernels).items()}
     tensors |= {f"{_MASK}{k}": np.packbits(np.asarray(v)) for k, v in flatten(snapshot.mask).items()}
     tensors[_ROWS] = np.asarray(snapshot.rows_rd)
+    if snapshot.moment_dd is not None:
+        tensors[_MOMENT] = np.asarray(snapshot.moment_dd)
     save_tensors(file, tensors)
 
 
@@ -71,7 +76,7 @@ def load_snapshot(file: Path, kernels: Mapping[str, Any]) -> Snapshot:
     for name, shape in shapes.items():
         bits = np.unpackbits(tensors[f"{_MASK}{name}"], count=int(np.prod(shape)))
         masks[name] = bits.astype(bool).reshape(shape)
-    return Snapshot(like(found, kernels), tensors[_ROWS], like(masks, kernels))
+    return Snapshot(like(found, kernels), tensors[_ROWS], like(masks, kernels), tensors.get(_MOMENT))
 
 
 def padded_rows(rows_rd: np.ndarray, count: int) -> np.ndarray:
