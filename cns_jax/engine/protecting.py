@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from cns_jax.core.files import kept_array, name_of
+from cns_jax.core.tree import flatten, like
 from cns_jax.core.types import Concept
 from cns_jax.engine.prepare import caches
 from cns_jax.engine.settings import RunSettings
@@ -20,6 +21,7 @@ from cns_jax.protect.certificate import Change, Group, certificate, changes, wit
 from cns_jax.protect.moments import Protected, second_moment
 from cns_jax.protect.prompts import concept_prompts, general_captions
 from cns_jax.protect.proximal import Pull, pull_of, pull_shapes
+from cns_jax.weights.shared_basis import decompose, norm
 
 _WORLD, _WORLD_SEED = 400, 77  # other draws than the control suite's
 
@@ -59,6 +61,22 @@ class Protection:
     def moment(self, concept: Concept, rows_rd: Any) -> np.ndarray:
         """Second moment of the concept's prompts, float32 (d, d). rows_rd: the token rows, its own as learned."""
         return self._moment(concept_prompts(concept), rows_rd).astype(np.float32)
+
+    def kept(self, previous: Mapping[str, Any], kernels: Mapping[str, Any], moment_dd: np.ndarray) -> Mapping[str, Any]:
+        """`kernels` with what the lesson changed cut to protect.rank directions; as they are if that is 0.
+
+        Of all changes of that rank in one basis it is the nearest in the keys and values of the concept's own prompts,
+        whose second moment is `moment_dd`, and of all protected ones. previous: before the lesson.
+        """
+        rank = self.settings.protect.rank
+        if not rank:
+            return kernels
+        before = {name: np.asarray(w, np.float64) for name, w in flatten(previous).items()}
+        change = {name: np.asarray(w, np.float64) - before[name] for name, w in flatten(kernels).items()}
+        weighing_dd = self._protected.moment_dd + moment_dd if self.settings.protects else moment_dd
+        scales = {name: 1 / norm(w, weighing_dd) for name, w in before.items()}
+        cut = decompose(change, weighing_dd, scales).cut(rank, np.float32)
+        return like(cut.apply({name: w.astype(np.float32) for name, w in before.items()}), kernels)
 
     def certificate(self, kernels: Mapping[str, Any]) -> list[Change]:
         """How much the taught concepts have moved since their own lessons, with these kernels."""

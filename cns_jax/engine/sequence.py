@@ -287,13 +287,18 @@ class TrainingRun:
         fit = Fit(self.spec(steps), self.settings.train, steps, metrics, save, stop, look, hold)
         with self.timings.part("train"):
             state = fit.run(concept.name, state, Frozen(studio.params, plan, pull), data, key)
+        rows_rd = state.trainable.rows_rd
+        with self.timings.part("protect"):
+            moment_dd = self.protection.moment(concept, rows_rd)
+            kernels = self.protection.kept(memory.kernels, state.trainable.kernels, moment_dd)
+        state = state._replace(trainable=replicate(studio.mesh, state.trainable._replace(kernels=kernels)))
         after = self.method.commit(memory, plan, state.trainable)
         if self.settings.report.sheets:  # before the lesson counts as taught, so that a kill leaves none without one
             with self.timings.part("sample"):
                 self._sheet(index, concept, (memory.kernels, start_rows), (after.kernels, after.rows_rd))
         with self.timings.part("save"):
             mask = self.method.mask(plan, state.trainable)
-            self._record(index, after, mask, statistics, int(state.step))
+            self._record(index, after, mask, moment_dd, statistics, int(state.step))
         return after
 
     def _sheet(self, index: int, concept: Concept, before: Weights, after: Weights) -> None:
@@ -302,13 +307,20 @@ class TrainingRun:
         except PictureError as error:  # the lesson is learned all the same
             log.warning("no sheet of %s: %s", concept.name, error)
 
-    def _record(self, index: int, memory: Memory, mask: Any, statistics: dict[str, float], steps: int) -> None:
+    def _record(
+        self,
+        index: int,
+        memory: Memory,
+        mask: Any,
+        moment_dd: np.ndarray,
+        statistics: dict[str, float],
+        steps: int,
+    ) -> None:
         concept = self.concept(index)
         # more steps have a file of their own: the ledger tells of the one before until its row is replaced
         more = f"_{steps}_steps" if self.lessons.extends else ""
         weights = f"weights/{index + 1:02d}_{concept.name}{more}.safetensors"
         with self.timings.part("protect"):
-            moment_dd = self.protection.moment(concept, memory.rows_rd)
             moved = self.protection.certificate(memory.kernels)
         for change in moved:
             log.info("%s", told(change))
