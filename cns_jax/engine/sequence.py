@@ -292,6 +292,7 @@ class TrainingRun:
             moment_dd = self.protection.moment(concept, rows_rd)
             kernels = self.protection.kept(memory.kernels, state.trainable.kernels, moment_dd)
         state = state._replace(trainable=replicate(studio.mesh, state.trainable._replace(kernels=kernels)))
+        state = hold(steps, state)  # the cut has moved protected keys and values by a little
         after = self.method.commit(memory, plan, state.trainable)
         if self.settings.report.sheets:  # before the lesson counts as taught, so that a kill leaves none without one
             with self.timings.part("sample"):
