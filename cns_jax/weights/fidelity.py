@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 
@@ -26,7 +26,7 @@ class Fidelity:
     def told(cls, about: Any) -> Fidelity | None:
         """What a patch's `about` says; None of old patches, and where it makes no sense."""
         told = about.get(cls.KEY)
-        names = set(cls.__dataclass_fields__)
+        names = {field.name for field in fields(cls)}
         if not isinstance(told, dict) or set(told) != names:
             return None
         return cls(**told) if all(isinstance(value, float) for value in told.values()) else None

@@ -42,14 +42,15 @@ class Decomposition:
 
         kernels: dotted name -> W (d, out), what the change leads to; moments: (d, d), of text features, one a concept.
         """
-        seen = [self.basis_dd.T @ moment @ self.basis_dd for moment in moments]
+        # ||X sum_{i >= r} b_i c_i||^2 is the sum over the block from r on of (B^T X^T X B) * (c c^T), which is
+        # symmetric: the rows of its upper half, added up from behind
+        seen = [np.triu(self.basis_dd.T @ moment @ self.basis_dd) for moment in moments]
+        halves = [2 * upper - np.diag(np.diag(upper)) for upper in seen]
         worst = np.zeros(len(self.basis_dd) + 1)
         for name, c in self.coefficients.items():
             gram = c @ c.T
-            for moment, directions in zip(moments, seen, strict=True):
-                # ||X sum_{i >= r} b_i c_i||^2 is the sum of the block from r on; added[r] is what its first row adds
-                block = directions * gram
-                added = 2 * np.triu(block, 1).sum(1) + np.diag(block)
+            for moment, half in zip(moments, halves, strict=True):
+                added = np.einsum("rs,rs->r", half, gram)
                 left = np.append(np.cumsum(added[::-1])[::-1], 0.0)
                 worst = np.maximum(worst, np.sqrt(np.maximum(left, 0.0)) / norm(kernels[name], moment))
         return worst

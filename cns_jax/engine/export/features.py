@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from cns_jax.engine.export.exporter import Exporter
 from cns_jax.engine.learned import text_encoder
 from cns_jax.neurons.calibration import DIVERSE_PROMPTS, draw
 from cns_jax.text.tokenizer import load_tokenizer
-from cns_jax.text.vocabulary import Vocabulary
+from cns_jax.text.vocabulary import TruncatedPromptWarning, Vocabulary
 
 _OWN, _GENERAL = 12, 20  # prompts
 
@@ -30,7 +31,10 @@ class Features:
 
     def of(self, prompts: Sequence[str]) -> np.ndarray:
         """The text encoder's output with the trained rows: float32 (tokens of all prompts, d)."""
-        hidden = np.asarray(self._encode(self._vocabulary.encode(list(prompts))), np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TruncatedPromptWarning)  # nobody wrote these prompts; their ends may go
+            ids = self._vocabulary.encode(list(prompts))
+        hidden = np.asarray(self._encode(ids), np.float32)
         return hidden.reshape(-1, hidden.shape[-1])
 
     def moment(self, prompts: Sequence[str]) -> np.ndarray:
@@ -66,4 +70,6 @@ class Features:
 
 
 def _prompts(concept: Concept, company: Sequence[str]) -> list[str]:
-    return [with_token(concept, text) for text in (plain_caption(concept), *company)]
+    """The concept by itself, and with what else may stand in a prompt behind it."""
+    alone = with_token(concept, plain_caption(concept))
+    return [alone, *(f"{alone}, {text}" for text in company)]

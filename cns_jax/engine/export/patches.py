@@ -110,15 +110,17 @@ class _Lesson:
         size = _size(self.sparse)
         if not limit or self.masked:
             if size > budget:
-                log.warning("%s: its exact patch takes %.1f MB (--patch_size=%g)", name, size / 1e6, request.patch_size)
+                log.warning(
+                    "%s: its exact patch takes %.2f MB, more than --patch_size=%g", name, size / 1e6, request.patch_size
+                )
             return self.sparse, self.fidelity(self.sparse)
         low_rank, told = self.low_rank(limit, budget)
         if size <= budget and (_size(low_rank) >= size or told.worst > limit):
             return self.sparse, self.fidelity(self.sparse)
         if told.worst > limit:
             log.warning(
-                "%s: no patch of %g MB is as near as --patch_error=%g; this one makes K and V wrong by up to %.2g. What "
-                "helps is a larger --patch_size, or --patch_error=0, which is exact and takes %.1f MB",
+                "%s: no patch of %g MB is as near as --patch_error=%g; this one makes K and V wrong by up to %.2g. "
+                "What helps is a larger --patch_size, or --patch_error=0, which is exact and takes %.2f MB",
                 name, request.patch_size, limit, told.worst, size / 1e6,
             )  # fmt: skip
         return low_rank, told
