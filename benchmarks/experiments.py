@@ -236,8 +236,10 @@ def _made_so(found: Mapping[str, Any], request: EvaluationRequest) -> bool:
 def line(about: Mapping[str, Any], folder: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     """What tables and figures need of one run, without its pictures. about: the fields of KEY. cells: a row a prompt
     and stage: stage, kind, prompt, indices of its concepts, number of pictures, mean of each of NUMBERS over them.
-    shown: of each concept, the share of pictures with each of its attributes, right after its lesson and at the end."""
-    ledger = json.loads((folder / "ledger.json").read_text())
+    shown: of each concept, the share of pictures with each of its attributes, right after its lesson and at the end.
+    Of a run that knows more concepts, it tells of those found."""
+    names = [concept["name"] for concept in found["concepts"]]
+    rows = json.loads((folder / "ledger.json").read_text())["concepts"][: len(names)]
     config = json.loads((folder / "config.json").read_text())
     groups: dict[tuple[Any, ...], list[Score]] = {}
     every = [Score.of(row) for row in found["scores"]]
@@ -247,11 +249,11 @@ def line(about: Mapping[str, Any], folder: Path, found: Mapping[str, Any]) -> di
         [*key, len(scores), *(json_number(round(fmean(getattr(s, name) for s in scores), 5)) for name in NUMBERS)]
         for key, scores in groups.items()
     ]
-    stages = Stages.open(str(folder))
+    stages = Stages.open(str(folder), names[-1])
     return {
         **about,
         "model": config["model"],
-        "concepts": [concept["name"] for concept in found["concepts"]],
+        "concepts": names,
         "method_name": config["method_name"],
         "method": config["method"],
         "protect": config["protect"],
@@ -260,12 +262,12 @@ def line(about: Mapping[str, Any], folder: Path, found: Mapping[str, Any]) -> di
         "clip": found["clip"],
         "summary": found["summary"],
         "shown": {
-            concept["name"]: attributes_shown([s for s in every if s.concepts == (index,)], len(found["concepts"]))
-            for index, concept in enumerate(found["concepts"])
+            name: attributes_shown([s for s in every if s.concepts == (index,)], len(names))
+            for index, name in enumerate(names)
         },
         "zero_shot": found["zero_shot"],
-        "masks": [row["mask"] for row in ledger["concepts"]],
-        "certificate": [row["certificate"] for row in ledger["concepts"]],
+        "masks": [row["mask"] for row in rows],
+        "certificate": [row["certificate"] for row in rows],
         "overlaps": json.loads((folder / "overlaps.json").read_text()),
         "fusion": fusion(stages),
         "drift": drift(stages),
