@@ -39,7 +39,7 @@ from cns_jax.engine.prepare import (
     task_of,
 )  # fmt: skip
 from cns_jax.engine.progress import Metrics
-from cns_jax.engine.protecting import Holder, Protection
+from cns_jax.engine.protecting import Holder, Protection, base_prompts
 from cns_jax.engine.run_folder import check_base, claim
 from cns_jax.engine.settings import MOST_STEPS, RunSettings
 from cns_jax.engine.showing import Showing, Weights
@@ -107,6 +107,7 @@ class TrainingRun:
         self.key = key_of(settings.seed)
         self.showing = Showing(self.directory, settings, studio)
         self.protection = Protection(studio, settings)
+        self.known_to_base = base_prompts(source, settings.address)
 
     def spec(self, steps: int) -> StepSpec:
         """What is static in the step of a lesson of so many steps."""
@@ -210,7 +211,9 @@ class TrainingRun:
         return self.method.recalled(union, last.kernels, padded_rows(last.rows_rd, self.rows))
 
     def _recall_groups(self) -> None:
-        """Of the lessons that are over; runs of old versions kept no moments, which are made again."""
+        """Of what the base model was taught, and of the lessons that are over; runs of old versions kept no moments,
+        which are made again."""
+        self.protection.add_base(self.known_to_base)
         for index, row in enumerate(self.lessons.taught):
             found = self.snapshot(index)
             moment_dd = found.moment_dd

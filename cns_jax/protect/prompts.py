@@ -51,6 +51,13 @@ def concept_prompts(concept: Concept) -> tuple[str, ...]:
     return (thing, *alone, *placed, *together, f"a photo of {_COMPANY[0]} and {thing}")
 
 
+def token_prompts(token: str) -> tuple[str, ...]:
+    """As `concept_prompts` of a concept of which nothing but its token is known."""
+    alone = [f"{medium} {token}" for medium in ("a photo of", *_MEDIA)]
+    placed = [f"{medium} {token} {place}" for medium in ("a photo of", *_MEDIA) for place in _PLACES]
+    return (token, *alone, *placed, *(f"a photo of {token} and {other}" for other in _COMPANY))
+
+
 def overlapping(prompts: Sequence[str], others: Sequence[str]) -> list[str]:
     """Those of `prompts` that are among `others`, case and spaces aside."""
     known = {" ".join(text.lower().split()) for text in others}
