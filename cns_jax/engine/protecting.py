@@ -116,17 +116,18 @@ class Protection:
         return self._moment(concept_prompts(concept), rows_rd).astype(np.float32)
 
     def kept(self, previous: Mapping[str, Any], kernels: Mapping[str, Any], moment_dd: np.ndarray) -> Mapping[str, Any]:
-        """`kernels` with what the lesson changed cut to protect.rank directions; as they are if that is 0.
+        """`kernels` with what the lesson changed cut to protect.rank directions; as they are if that is 0, or if the run
+        is not protected.
 
         Of all changes of that rank in one basis it is the nearest in the keys and values of the concept's own prompts,
         whose second moment is `moment_dd`, and of all protected ones. previous: before the lesson.
         """
         rank = self.settings.protect.rank
-        if not rank:
+        if not rank or not self.settings.protects:
             return kernels
         before = {name: np.asarray(w, np.float64) for name, w in flatten(previous).items()}
         change = {name: np.asarray(w, np.float64) - before[name] for name, w in flatten(kernels).items()}
-        weighing_dd = self._protected.moment_dd + moment_dd if self.settings.protects else moment_dd
+        weighing_dd = self._protected.moment_dd + moment_dd
         scales = {name: 1 / norm(w, weighing_dd) for name, w in before.items()}
         cut = decompose(change, weighing_dd, scales).cut(rank, np.float32)
         return like(cut.apply({name: w.astype(np.float32) for name, w in before.items()}), kernels)
