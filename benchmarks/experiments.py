@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -151,7 +151,14 @@ def perform(experiment: Experiment, root: Path, pictures: int, stages: str = "al
     return line({k: getattr(experiment, k) for k in KEY}, folder, _evaluated(request))
 
 
-def has_line(experiment: Experiment, root: Path, pictures: int, lines: Sequence[Mapping[str, Any]], base: str) -> bool:
+class Planned(Protocol):
+    """What has the fields of KEY, and settings."""
+
+    def settings(self, root: Path) -> RunSettings:
+        """The run's settings."""
+
+
+def has_line(experiment: Planned, root: Path, pictures: int, lines: Sequence[Mapping[str, Any]], base: str) -> bool:
     """Whether one of `lines` is of this experiment as it would be made now, so that its run's folder is not needed.
 
     base: the fingerprint of the model.

@@ -4,7 +4,8 @@ On the miniature: trains and evaluates what is missing under --root (resumable a
 share the work, each with its own --groups, --sets or --lengths) and appends a line a finished run to
 benchmarks/results/protection/runs.jsonl. Group main: the method `protected` with the settings of configs/mini.py on the
 sets, seeds, prompts and noise of CNS's lines in benchmarks/results/paper. order: sets begun with a scene or a style.
-long: 20 and 50 concepts in a row, a line after every ten lessons.
+long: 20 and 50 concepts in a row, a line after every ten lessons. The page beside the lines is drawn from them and
+from CNS's; --also=FILE, repeatable, adds the certificates of other lines to its figure.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from absl import app, flags
 from benchmarks import long_runs
 from benchmarks.experiments import perform_all
 from benchmarks.protected_runs import GROUPS
+from benchmarks.protection_page import write_all
+from benchmarks.runs import read_lines
 from cns_jax.core.settings import SettingsError
 from cns_jax.engine.fit import Interrupted
 from cns_jax.engine.start import start
@@ -29,6 +32,8 @@ _LENGTHS = flags.DEFINE_list("lengths", [str(n) for n in long_runs.LENGTHS], "co
 _PICTURES = flags.DEFINE_integer("pictures", 2, "pictures a prompt", lower_bound=1)
 _ROOT = flags.DEFINE_string("root", "runs/protection", "folder of the runs")
 _RESULTS = flags.DEFINE_string("results", "benchmarks/results/protection", "folder of the lines, tables and figures")
+_CNS = flags.DEFINE_string("cns", "benchmarks/results/paper/runs.jsonl", "the lines of CNS")
+_ALSO = flags.DEFINE_multi_string("also", [], "a file of more lines with certificates, repeatable")
 _DRAW_ONLY = flags.DEFINE_bool("draw_only", False, "train nothing: tables and figures of the lines that are there")
 
 
@@ -44,6 +49,20 @@ def main(_: list[str]) -> None:
             _perform(root, file)
         except (Interrupted, SettingsError, OSError) as stopped:
             sys.exit(str(stopped))
+        finally:  # the page shows what there is, after Ctrl-C too
+            _page(file)
+    elif not _page(file):
+        sys.exit(f"error: {file} has no finished runs; run without --draw_only first")
+    print(f"Look at {file.parent / 'README.md'}")
+
+
+def _page(file: Path) -> bool:
+    """Draw the page of all lines; whether there are any."""
+    lines = read_lines(file)
+    if lines:
+        also = {Path(name).stem: read_lines(Path(name)) for name in _ALSO.value}
+        write_all(lines, read_lines(Path(_CNS.value)), also, file.parent)
+    return bool(lines)
 
 
 def _perform(root: Path, file: Path) -> None:

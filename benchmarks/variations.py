@@ -32,7 +32,7 @@ def variations(count: int) -> tuple[MiniConcept, ...]:
         before = len(found)
         for kind in SUBJECTS:
             order = (pairs[i] for i in rng.permutation(len(pairs)))
-            drawn = (_of(kind, *coat, second, rng) for coat, second in order)
+            drawn = (_of(kind, coat, second, rng) for coat, second in order)
             free = (c for c in drawn if c.subject and not _marks(c.subject) & taken)
             for concept in islice(free, 1):
                 taken |= _marks(concept.subject)  # type: ignore[arg-type]
@@ -49,7 +49,8 @@ def _marks(spec: SubjectSpec) -> set[tuple[object, ...]]:
     return {(spec.kind, spec.color, spec.pattern.kind), (spec.kind, colors)}
 
 
-def _of(kind: str, color: str, pattern: str, second: str, rng: np.random.Generator) -> MiniConcept:
+def _of(kind: str, coat: tuple[str, str], second: str, rng: np.random.Generator) -> MiniConcept:
+    color, pattern = coat
     quirks = ("", *QUIRKS.get(kind, ()))
     quirk = quirks[rng.integers(len(quirks))]
     name = f"{color}_{second}_{pattern}_{kind}"
