@@ -83,8 +83,8 @@ class _Lesson:
             most = budget // (4 * len(weighing) + np.dtype(dtype).itemsize * numbers)
             cut = found.cut(max(min(needed, most), 1), dtype)
             told.append((cut, self.fidelity(cut)))
-            if told[-1][1].worst <= limit:
-                return told[-1]
+            if told[-1][1].worst <= limit or needed > most:
+                break
         return min(told, key=lambda one: one[1].worst)
 
     def fidelity(self, change: Change) -> Fidelity:
