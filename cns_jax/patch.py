@@ -2,7 +2,7 @@
 
     python -m cns_jax.patch apply --model=BASE --out=DIR 01_cat.safetensors 02_mug.safetensors
     python -m cns_jax.patch revert --model=DIR --out=DIR2      takes the last concept out, exactly
-    python -m cns_jax.patch verify --model=DIR                 the folder is its base plus its patches, to the bit
+    python -m cns_jax.patch verify --model=DIR                 the folder is its base plus its patches
     python -m cns_jax.patch verify --model=BASE FILES          the files are whole and follow the model
     python -m cns_jax.patch show FILES
 

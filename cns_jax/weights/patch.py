@@ -64,8 +64,6 @@ class Patch:
     def id(self) -> str:
         """SHA-256 of content, base and parent, first 16 hex digits."""
         digest = hashlib.sha256(f"{self.format}:{self.base}:{self.parent}:{self.token}:{self.class_word};".encode())
-        if self.format == _ANY:
-            digest.update(f"{self.change.kind};".encode())
         self.change.add_to(digest)
         if self.moment_kd is not None:
             digest.update(f"{_MOMENT}:{self.moment_kd.shape};".encode())
@@ -142,15 +140,15 @@ def read_patch(file: Path) -> Patch:
         raise PatchError(f"{file} is not a concept patch (no {_KEY} in its metadata)")
     described = _described(file, metadata[_KEY])
     try:
-        change = CHANGES[described.get("change", Sparse.kind)].read(stored, described["shapes"])
+        change = CHANGES[described["change"] if described["format"] == _ANY else Sparse.kind].read(
+            stored, described["shapes"]
+        )
         row, moment = _row(stored, change), _moment(stored, change)
     except Damaged as error:
         raise PatchError(f"{file} is damaged: {error}") from None
     rest = {k: v for k, v in metadata.items() if k != _KEY}
     told = {key: described[key] for key in _TOLD}
     patch = Patch(change=change, row_d=row, moment_kd=moment, metadata=rest, **told)
-    if patch.format != described["format"]:
-        raise PatchError(f"{file} is damaged: it says {described['format']}, and holds what belongs to {patch.format}")
     if patch.id != described["id"]:
         raise PatchError(f"{file} was changed: its content has the id {patch.id}, it says {described['id']}")
     return patch
@@ -189,8 +187,6 @@ def _described(file: Path, text: str) -> dict[str, Any]:
             require_keys(described, {"change": str}, f"{file}: its metadata")
             if described["change"] not in CHANGES:
                 raise PatchError(f"{file} holds a change that is {described['change']!r}; known: {', '.join(CHANGES)}")
-        elif "change" in described:
-            raise PatchError(f"{file} is damaged: {_SPARSE} names no kind of change")
         if not is_file_name(described["name"]):
             raise PatchError(f"{file}: {described['name']!r} is no name of a concept, after which files are called")
     except (json.JSONDecodeError, RecursionError, FileError) as error:

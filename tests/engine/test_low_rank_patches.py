@@ -185,6 +185,17 @@ def test_a_budget_that_is_too_small_is_told(
     assert Path(files[1]).stat().st_size <= 1e6 * size
 
 
+def test_weights_of_a_diverged_training_are_refused(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    file = copy / "weights" / "02_spotted_dog.safetensors"
+    tensors = load_file(file)
+    key = next(key for key in tensors if key.startswith("kernel."))
+    tensors[key][0, 0] = np.nan
+    save_file(tensors, file)
+    with pytest.raises(SettingsError, match="the weights after spotted_dog hold NaN or infinity"):
+        exported(copy, tmp_path / "out")
+
+
 def test_digits_that_are_asked_for(run: Path, tmp_path: Path) -> None:
     for dtype in ("float32", "bfloat16"):
         files = exported(run, tmp_path / dtype, patch_error=0.02, dtype=dtype)

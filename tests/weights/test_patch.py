@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -62,7 +63,9 @@ def test_ids_tell_all_contents_apart() -> None:
     wider = LowRank(LOW_RANK.basis_dr, {name: LOW_RANK.coefficients[name].astype(np.float32)})
     changed = LowRank(LOW_RANK.basis_dr, {name: np.float16([[1, 2, 4]])})
     found = [patch(change, moment).id for change in (SPARSE, LOW_RANK) for moment in (None, MOMENT, 2 * MOMENT)]
-    found += [patch(change).id for change in (other_basis, wider, changed)]
+    same_bytes = LowRank(LOW_RANK.basis_dr, {name: LOW_RANK.coefficients[name].view(ml_dtypes.bfloat16)})
+    elsewhere = LowRank(LOW_RANK.basis_dr, {"up.to_k.kernel": LOW_RANK.coefficients[name]})
+    found += [patch(change).id for change in (other_basis, wider, changed, same_bytes, elsewhere)]
     found += [patch(LOW_RANK, base="c").id, patch(LOW_RANK, parent="x").id, patch(LOW_RANK, token="<dog>").id]
     found += [dataclasses.replace(patch(LOW_RANK), row_d=np.zeros(4, np.float32)).id]
     assert len(set(found)) == len(found)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from cns_jax.core.settings import require
 from cns_jax.core.tree import flatten
 from cns_jax.engine.export.exporter import Exporter
 from cns_jax.engine.export.features import Features
@@ -47,6 +48,11 @@ class _Lesson:
     after: Snapshot
     moments: tuple[np.ndarray | None, ...]  # of the concepts up to this one, as the run kept them
 
+    @property
+    def name(self) -> str:
+        """The concept's."""
+        return str(self.export.learned.concepts[self.index]["name"])
+
     @cached_property
     def wanted(self) -> dict[str, np.ndarray]:
         """Dotted name -> trained kernel."""
@@ -69,7 +75,14 @@ class _Lesson:
         return sum((m / np.trace(m) for m in own), self.features.general / np.trace(self.features.general))
 
     def low_rank(self, limit: float, budget: int) -> tuple[LowRank, Fidelity]:
-        """The smallest change of low rank that keeps to `limit`, or the nearest of at most `budget` bytes."""
+        """The smallest change of low rank that keeps to `limit`, or the nearest of at most `budget` bytes.
+
+        Raises SettingsError for weights that are no numbers.
+        """
+        require(
+            all(np.isfinite(kernel).all() for kernel in self.wanted.values()),
+            f"the weights after {self.name} hold NaN or infinity, since the training diverged: nothing to patch with",
+        )
         weighing = self.weighing()
         change = {name: kernel - self.before[name] for name, kernel in self.wanted.items()}
         found = decompose(change, weighing, {n: 1 / norm(kernel, weighing) for n, kernel in self.wanted.items()})
@@ -83,8 +96,8 @@ class _Lesson:
             most = budget // (4 * len(weighing) + np.dtype(dtype).itemsize * numbers)
             cut = found.cut(max(min(needed, most), 1), dtype)
             told.append((cut, self.fidelity(cut)))
-            if told[-1][1].worst <= limit:
-                return told[-1]
+            if told[-1][1].worst <= limit or needed > most:
+                break
         return min(told, key=lambda one: one[1].worst)
 
     def fidelity(self, change: Change) -> Fidelity:
@@ -105,14 +118,15 @@ class _Lesson:
 
     def chosen(self) -> tuple[Change, Fidelity]:
         """The form of the change that the request asks for."""
-        request, name = self.export.request, self.export.learned.concepts[self.index]["name"]
+        request = self.export.request
         limit, budget = request.patch_error, round(request.patch_size * 1e6) - self.rest
         size = _size(self.sparse)
         if not limit or self.masked:
             if size > budget:
                 log.warning(
-                    "%s: its exact patch takes %.2f MB, more than --patch_size=%g", name, size / 1e6, request.patch_size
-                )
+                    "%s: its exact patch takes %.2f MB, more than --patch_size=%g",
+                    self.name, size / 1e6, request.patch_size,
+                )  # fmt: skip
             return self.sparse, self.fidelity(self.sparse)
         low_rank, told = self.low_rank(limit, budget)
         if size <= budget and (_size(low_rank) >= size or told.worst > limit):
@@ -121,7 +135,7 @@ class _Lesson:
             log.warning(
                 "%s: no patch of %g MB is as near as --patch_error=%g; this one makes K and V wrong by up to %.2g. "
                 "What helps is a larger --patch_size, or --patch_error=0, which is exact and takes %.2f MB",
-                name, request.patch_size, limit, told.worst, size / 1e6,
+                self.name, request.patch_size, limit, told.worst, size / 1e6,
             )  # fmt: skip
         return low_rank, told
 
