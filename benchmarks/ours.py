@@ -37,10 +37,12 @@ from cns_jax.data.latents import encode_views
 from cns_jax.engine.sampling import decode, sample_latents
 from cns_jax.engine.step import StepSpec, denoising_loss, draw, initial_state, train_steps
 from cns_jax.engine.studio import TEXTS, compute_dtype, encode_text, stored_dtype
-from cns_jax.methods.base import Task
+from cns_jax.methods.base import Method, Task
 from cns_jax.methods.cns import CNS
 from cns_jax.neurons import select
 from cns_jax.neurons.score import cross_attention_kernels, feature_norms
+from cns_jax.protect.moments import Protected, second_moment
+from cns_jax.protect.proximal import Pull, pull_of
 from cns_jax.weights.folder import WEIGHT_FILES, read_folder, write_weights
 
 
@@ -111,10 +113,11 @@ class Ours:
             ),
         )
 
-    def step(self) -> Workload:
-        """Training steps, batches drawn on the device."""
-        suite, method = self.suite, CNS()
-        spec = StepSpec(self.model, method, self.schedule, self.mesh, suite.batch, suite.prior_batch, 0.0)
+    def step(self, method: Method | None = None, pull: Pull | None = None) -> Workload:
+        """Training steps, batches drawn on the device. method: CNS, or another; pull: what protects, if anything."""
+        suite, method = self.suite, method or CNS()
+        priors = suite.prior_batch if method.prior_weight else 0
+        spec = StepSpec(self.model, method, self.schedule, self.mesh, suite.batch, priors, 0.0)
         trainable, plan, _ = method.begin(
             jax.random.key(0), self.params, method.empty(self.params, ROWS, self.width), self.task
         )
@@ -124,8 +127,8 @@ class Ours:
             self._normal(PRIORS, h, w, c), self._ids(PRIORS), jnp.asarray(PRIORS),
         )  # fmt: skip
         # as training places them; a step returns its state so, and another placement is another program
-        plan, data, key = replicate(self.mesh, (plan, data, jax.random.key(0)))
-        frozen = Frozen(self.params, plan)
+        plan, data, key, pull = replicate(self.mesh, (plan, data, jax.random.key(0), pull))
+        frozen = Frozen(self.params, plan, pull)
 
         counted = dataclasses.replace(spec, mesh=counting_mesh())
 
@@ -140,7 +143,13 @@ class Ours:
             states[0], logs = train_steps(spec, suite.steps, states[0], frozen, data, key)
             jax.block_until_ready(logs)
 
-        return Workload(run, suite.batch + suite.prior_batch, work, suite.steps)
+        return Workload(run, suite.batch + priors, work, suite.steps)
+
+    def pull(self, directions: int) -> Pull:
+        """To the weights as they are, of as many directions (0: all); of random features, since all take as long."""
+        kernels = cross_attention_kernels(self.params["unet"])
+        moment_dd = second_moment(self.rng.standard_normal((2, self.width, self.width)))
+        return pull_of(Protected.of(moment_dd, kernels), 1.0, directions or self.width, kernels)
 
     def _latents(self) -> Callable[[], np.ndarray]:
         suite = self.suite

@@ -28,7 +28,7 @@ from cns_jax.engine.studio import Studio, find_source
 from cns_jax.methods.base import Task
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.protect.moments import Protected, second_moment
-from cns_jax.protect.proximal import pull_of
+from cns_jax.protect.proximal import pull_of, pull_shapes
 
 pytestmark = pytest.mark.filterwarnings("ignore::cns_jax.text.vocabulary.TruncatedPromptWarning")
 FALLING = dict(steps=6, decay_steps=4)
@@ -126,6 +126,17 @@ def test_protected_steps_on_two_devices_are_those_on_one(tiny_folder: Path, tmp_
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
     pulled = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), ends[2][0].trainable, free[0].trainable)
     assert min(jax.tree.leaves(pulled.kernels)) > 1e-4
+
+
+def test_protection_adds_nothing_to_exchange(tiny_folder: Path, tmp_path: Path) -> None:
+    """Every device pulls its own copy of the kernels."""
+    spec, _, frozen, data = beginning(tiny_folder, tmp_path, fsdp=4)
+    pull = pull_shapes(cross_attention_kernels(frozen.base["unet"]), 8)
+    exchanged = []
+    for one in (None, pull):
+        shapes = step_shapes(spec, frozen.base, spec.method.empty(frozen.base, 5, 32), data, one)
+        exchanged.append(collectives(train_steps.jitted.lower(spec, 1, *shapes).compile().as_text()))
+    assert exchanged[0] == exchanged[1] and "all-reduce" in exchanged[0]
 
 
 def test_steps_compiled_ahead_are_the_steps_that_run(tiny_folder: Path, tmp_path: Path, compiled: list[str]) -> None:

@@ -1,0 +1,113 @@
+"""What protection costs: python -m benchmarks.protection_speed [--suite={mini,sd15-small,sd15}] [--rounds=15]
+
+In one process, by turns: training steps of the method `protected` without protection, with its leading 128 directions,
+and with all of them. Beside that, the seconds for a concept's moment: its 25 prompts through the text encoder. A line
+goes to benchmarks/results/protection/speed.jsonl and the table of all lines to speed.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks.machine import device, provenance
+from benchmarks.ours import Ours
+from benchmarks.runs import keep, read_lines
+from benchmarks.suites import SUITES, Suite, model_folder
+from cns_jax.core.markdown import table_lines
+from cns_jax.core.settings import build
+from cns_jax.core.types import SUBJECT, Concept
+from cns_jax.engine.protecting import Protection
+from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.start import start
+from cns_jax.engine.studio import Studio, find_source
+from cns_jax.methods.protected import Protected
+from configs import mini
+
+log = logging.getLogger(__name__)
+
+_SUITE = flags.DEFINE_enum("suite", "mini", list(SUITES), "which model and sizes")
+_ROUNDS = flags.DEFINE_integer("rounds", 15, "timed calls of each, in turns", lower_bound=1)
+_CACHE = flags.DEFINE_string("cache", "runs/benchmarks", "where random Stable Diffusion 1.5 is written (4 GB)")
+_RESULTS = flags.DEFINE_string("results", "benchmarks/results/protection", "folder of the lines and the table")
+
+KEY = ("suite", "device")
+DIRECTIONS = {"off": None, "128 directions": 128, "all directions": 0}
+
+
+def main(_: list[str]) -> None:
+    """Flags to calls to a line to the table."""
+    start()
+    suite = SUITES[_SUITE.value]
+    folder = model_folder(suite, Path(_CACHE.value))
+    line = {"suite": suite.name, "device": device(), "seconds": steps(suite, folder, _ROUNDS.value)}
+    line |= {"moment": moment(folder, min(_ROUNDS.value, 5)), **provenance()}
+    file = Path(_RESULTS.value) / "speed.jsonl"
+    keep(file, line, KEY)
+    file.with_suffix(".md").write_text(table(read_lines(file)))
+    print(file.with_suffix(".md").read_text())
+
+
+def steps(suite: Suite, folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Seconds a step, of each of DIRECTIONS in turns; a row a round."""
+    ours, method = Ours(suite, folder), Protected()
+    works = {name: ours.step(method, None if count is None else ours.pull(count)) for name, count in DIRECTIONS.items()}
+    for name, work in works.items():
+        log.info("compiling: %s", name)
+        work.run()
+    return in_turns({name: work.run for name, work in works.items()}, rounds, suite.steps)
+
+
+def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, per: int = 1) -> dict[str, list[float]]:
+    """Seconds of each call, divided by `per`; each round begins with another one."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
+    for index in range(rounds):
+        for name in names[index % len(names) :] + names[: index % len(names)]:
+            begun = time.perf_counter()
+            calls[name]()
+            seconds[name].append((time.perf_counter() - begun) / per)
+    return seconds
+
+
+def moment(folder: Path, rounds: int) -> list[float]:
+    """Seconds for the moment of a concept's prompts, as a lesson takes it; compiled before."""
+    values = mini.get_config().to_dict() | {"name": "moment", "model": str(folder)}
+    settings = build(RunSettings, values)
+    concept = Concept("cat", "<cat>", "cat", SUBJECT, (), ())
+    studio = Studio.open(find_source(settings.address), (concept.token,), settings.reserved_rows, settings.resolution)
+    protection = Protection(studio, settings)
+    protection.moment(concept, studio.no_rows)
+    return in_turns({"moment": lambda: protection.moment(concept, studio.no_rows)}, rounds)["moment"]
+
+
+def ratio(line: Mapping[str, Any], name: str) -> float:
+    """Median over the rounds of the step's time with protection by that without."""
+    return float(np.median(np.divide(line["seconds"][name], line["seconds"]["off"])))
+
+
+def table(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown."""
+    head = ("suite", "step without protection", *(f"with {name}" for name in list(DIRECTIONS)[1:]),
+            "a concept's moment", "device")  # fmt: skip
+    rows = [
+        [
+            line["suite"],
+            f"{1000 * np.median(line['seconds']['off']):.0f} ms",
+            *(f"{ratio(line, name):.3f} x" for name in list(DIRECTIONS)[1:]),
+            f"{np.median(line['moment']):.2f} s",
+            line["device"],
+        ]
+        for line in lines
+    ]
+    return "\n".join(table_lines(head, rows)) + "\n"
+
+
+if __name__ == "__main__":
+    app.run(main)
