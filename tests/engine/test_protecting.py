@@ -14,14 +14,15 @@ from safetensors.numpy import load_file
 from tiny_runs import CONCEPTS, finished, values
 
 from cns_jax.core.settings import SettingsError, build
-from cns_jax.core.tree import flatten
+from cns_jax.core.tree import fingerprint, flatten
 from cns_jax.engine.export import ExportRequest, export
 from cns_jax.engine.fit import Fit, Interrupted
 from cns_jax.engine.ledger import Ledger
 from cns_jax.engine.patching import apply
 from cns_jax.engine.plan import plan, step_cost
 from cns_jax.engine.protecting import base_prompts, general_ids, general_prompts
-from cns_jax.engine.sequence import run
+from cns_jax.engine.protection_plan import protection_lines
+from cns_jax.engine.sequence import TrainingRun, run
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.step import train_steps
 from cns_jax.engine.studio import find_source
@@ -188,17 +189,25 @@ def test_what_the_base_model_was_taught_is_protected_too(tiny_folder: Path, tmp_
     else:
         export(ExportRequest(str(old), "diffusers", str(out)))
     tokens = [f"<{name}>" for name in CONCEPTS]
-    prompts = base_prompts(find_source(Address(str(out))), Address(str(out)))
+    source = find_source(Address(str(out)))
+    prompts = base_prompts(source, Address(str(out)))
     assert list(prompts) == tokens
     known = "a <tiger_cat> cat" if kind == "patched" else "a photo of <tiger_cat>"
     assert known in prompts["<tiger_cat>"] and len(set(prompts["<tiger_cat>"])) > 20
-    for name, strength in (("free", 0.0), ("held", 50.0)):
-        one = {"concepts": [FOURTH], "protect": {"strength": strength}}
-        asked = settings(out, tmp_path / name, **one)
-        assert f"those of the base model ({', '.join(tokens)}) included" in "\n".join(plan(asked))
-        run(asked)
-        assert [entry["name"] for entry in rows(tmp_path / name)[-1]["certificate"]] == tokens
-    assert max(moved_last(tmp_path / "held")) < 0.2 * max(moved_last(tmp_path / "free"))
+    asked = settings(out, tmp_path / "run", concepts=[FOURTH])
+    planned = protection_lines(asked, source, Vocabulary(load_tokenizer(source.tokenizer)), "")
+    assert f"those of the base model ({', '.join(tokens)}) included" in planned[0]
+    training = TrainingRun(asked)
+    free = training.protection.pull()
+    training._recall_groups()
+    held = training.protection.pull()
+    assert free is not None and held is not None and held.shrink_k.sum() > 1.2 * free.shrink_k.sum()
+    groups = training.protection.groups
+    assert [group.name for group in groups] == tokens
+    kernels = cross_attention_kernels(read_folder(out).load().params["unet"])
+    for group in groups:  # each is held to what it is in the base model, and has a row of its own
+        assert fingerprint(group.kernels()) == fingerprint(kernels)
+    assert len({group.moment_dd.tobytes() for group in groups}) == 3
 
 
 def test_the_plan_of_a_protected_run(tiny_folder: Path, tmp_path: Path) -> None:
