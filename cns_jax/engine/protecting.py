@@ -116,8 +116,8 @@ class Protection:
         return self._moment(concept_prompts(concept), rows_rd).astype(np.float32)
 
     def kept(self, previous: Mapping[str, Any], kernels: Mapping[str, Any], moment_dd: np.ndarray) -> Mapping[str, Any]:
-        """`kernels` with what the lesson changed cut to protect.rank directions; as they are if that is 0, or if the run
-        is not protected.
+        """`kernels` with what the lesson changed cut to protect.rank directions; as they are if that is 0 or the run is
+        not protected.
 
         Of all changes of that rank in one basis it is the nearest in the keys and values of the concept's own prompts,
         whose second moment is `moment_dd`, and of all protected ones. previous: before the lesson.
