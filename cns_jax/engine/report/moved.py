@@ -36,10 +36,8 @@ def moved(rows: Sequence[Mapping[str, Any]]) -> Moved | None:
 
 def _sentence(entry: Mapping[str, Any], tokens: Mapping[str, str]) -> str:
     """The base model's concepts are called by their tokens, and have no lesson in this run."""
-    token, since = (
-        tokens.get(entry["name"], entry["name"]),
-        "its lesson" if entry["name"] in tokens else "this run began",
-    )
+    token = tokens.get(entry["name"], entry["name"])
+    since = "its lesson" if entry["name"] in tokens else "this run began"
     mean, worst = (percent(entry[name]).replace(" %", "\u00a0%") for name in ("mean", "worst"))
     moved = f"{token}’s keys and values moved by {mean} since {since} ({worst} in the worst layer)"
     if entry["mean"] < _SEEN:
