@@ -220,7 +220,7 @@ def test_the_plan_of_a_protected_run(tiny_folder: Path, tmp_path: Path) -> None:
         "text features of general prompts: to encode",
         "promise: no lesson changes an earlier concept's keys or values by over 0.01 %",
         "prior images: none (method.prior_images is False)",
-        "4 + 0 images",
+        "36 in all, 4 images of 16 px each",
     ):
         assert said in lines, lines
     source = find_source(asked.address)

@@ -36,15 +36,13 @@ def moved(rows: Sequence[Mapping[str, Any]]) -> Moved | None:
 
 def _sentence(entry: Mapping[str, Any], tokens: Mapping[str, str]) -> str:
     """The base model's concepts are called by their tokens, and have no lesson in this run."""
-    token, since = (
-        tokens.get(entry["name"], entry["name"]),
-        "its lesson" if entry["name"] in tokens else "this run began",
-    )
-    moved = f"{token}’s keys and values moved by {percent(entry['mean'])} since {since}"
-    worst = f"({percent(entry['worst'])} in the worst layer)"
+    token = tokens.get(entry["name"], entry["name"])
+    since = "its lesson" if entry["name"] in tokens else "this run began"
+    mean, worst = (percent(entry[name]).replace(" %", "\u00a0%") for name in ("mean", "worst"))
+    moved = f"{token}’s keys and values moved by {mean} since {since} ({worst} in the worst layer)"
     if entry["mean"] < _SEEN:
-        return f"{moved} {worst}: its pictures stay as they were."
-    return f"{moved} {worst}, enough to see it in its pictures."
+        return f"{moved}: its pictures stay as they were."
+    return f"{moved}, enough to see it in its pictures."
 
 
 def _chart(rows: Sequence[Mapping[str, Any]]) -> Markup:

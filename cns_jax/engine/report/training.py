@@ -22,7 +22,7 @@ _PARTS = {
     "encode": "encoding pictures",
     "priors": "making prior images",
     "select": "choosing weights",
-    "protect": "measuring what moved",
+    "protect": "protection",
     "train": "the lessons",
     "save": "saving",
     "sample": "drawing samples",
