@@ -21,6 +21,7 @@ setup(
         "cns_jax.miniature": ["model/**/*"],
         "cns_jax.engine": ["templates/*"],
         "cns_jax.configs": ["prompts/*.txt"],
+        "cns_jax.protect": ["captions.txt"],
     },
     entry_points={"console_scripts": ["cns-jax = cns_jax.__main__:main"]},
     install_requires=[

@@ -26,6 +26,10 @@ _DTYPE = flags.DEFINE_enum(
 _STRENGTH = flags.DEFINE_float("strength", 1.0, "how much of the change to take, 0 to 2: W_0 + strength (W - W_0)")
 _RANK = flags.DEFINE_integer("rank", 0, "lora: of an ordinary low-rank LoRA, which every tool reads (0: the exact one)")
 _BUNDLE = flags.DEFINE_bool("bundle_embeddings", False, "lora: the embeddings inside, as A1111 alone reads them")
+_PATCH_ERROR = flags.DEFINE_float(
+    "patch_error", 1e-3, "patch: how wrong keys and values may be, relative to them (0: exact to the bit, at any size)"
+)
+_PATCH_SIZE = flags.DEFINE_float("patch_size", 6.0, "patch: MB that one of low rank may take, be it less near then")
 _LICENSE = flags.DEFINE_string("license", "", "licence note for the files' metadata")
 
 
@@ -46,6 +50,8 @@ def main(_: list[str]) -> None:
             _STRENGTH.value,
             _RANK.value,
             _BUNDLE.value,
+            _PATCH_ERROR.value,
+            _PATCH_SIZE.value,
         )
     )
     for file in files:

@@ -144,6 +144,12 @@ def config_name() -> str:
     return str(config_flags.get_config_filename(flags.FLAGS["config"]))
 
 
+def overridden(group: str) -> list[str]:
+    """Names of the settings of config.`group` that the command line gives."""
+    found = (re.match(rf"--?(?:no)?config\.{group}\.(\w+)", given) for given in _arguments)
+    return list(dict.fromkeys(match[1] for match in found if match))
+
+
 def define_config(help_string: str) -> flags.FlagHolder[ConfigDict | None]:
     """The flag --config: a shipped name or a file, any setting of it overridden by --config.SETTING=VALUE.
 

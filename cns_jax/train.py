@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from pathlib import Path
 
@@ -47,6 +48,11 @@ def main(_: list[str]) -> None:
     values.setdefault("name", Path(shipped.config_name()).stem)
     values["said"] = [dataclasses.asdict(spec) for spec in read_flags(_CONCEPT.value)]
     settings = build(RunSettings, values)
+    for name in shipped.overridden("method"):
+        if not hasattr(settings.method, name):
+            logging.warning(
+                "config.method.%s changes nothing: method %s has no such setting", name, settings.method_name
+            )
     if _DRY_RUN.value:
         print("\n".join(plan(settings)))
         return

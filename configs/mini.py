@@ -49,6 +49,7 @@ def get_config() -> ConfigDict:
                 "captions": "",
                 "directions": 128,
                 "limit": 0.0,
+                "rank": 16,
             },
             "train": {
                 "steps": 400,

@@ -62,6 +62,7 @@ def get_config() -> ConfigDict:
                 "captions": "",
                 "directions": 128,
                 "limit": 0.0,
+                "rank": 32,
             },
             "train": {
                 "steps": 500,

@@ -75,7 +75,9 @@ def rank_violations(path: str, source: str) -> list[str]:
         if not down:
             found.append(f"{path}:{line}: {here} imports {name}, but only what stands below {here} may be imported")
         elif here == there == "methods" and not path.endswith("__init__.py") and name.split(".")[2] not in _SHARED:
-            found.append(f"{path}:{line}: a method imports {name}; methods share code through {' and '.join(_SHARED)} only")
+            found.append(
+                f"{path}:{line}: a method imports {name}; methods share code through {' and '.join(_SHARED)} only"
+            )
     return found
 
 

@@ -23,6 +23,7 @@ def values(model: Path, folder: Path) -> dict[str, Any]:
         "resolution": 16,
         "concepts": [{"name": name} for name in CONCEPTS],
         "reserved_rows": 5,
+        "method_name": "cns",
         "method": {"lr_neurons": 1e-2, "lr_token": 1e-2, "calibration_prompts": 4},
         "train": {"steps": 12, "batch": 3, "prior_batch": 1, "steps_per_call": 2, "save_every": 4, "views": 2},
         "prior": {"images": 4, "directory": str(folder.parent / "cache"), "sample": sample},

@@ -8,9 +8,9 @@ import re
 import types
 import typing
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from cns_jax.core.settings import SettingsError
+from cns_jax.core.settings import SettingsError, choices_of
 
 
 def entries(cls: type) -> dict[str, str]:
@@ -42,44 +42,65 @@ def reference(cls: type, title: str) -> str:
     Raises SettingsError naming the fields that no docstring explains.
     """
     parts, silent = [title.rstrip() + "\n"], list[str]()
-    for prefix, group, given in _groups(cls, "", None):
-        parts.append(f"## {prefix or 'The run'}\n")
-        parts += [prose] if (prose := _prose(group)) else []
-        told, hints = entries(group), typing.get_type_hints(group)
-        for field in dataclasses.fields(group):
-            name, hint = f"{prefix}.{field.name}".lstrip("."), hints[field.name]
-            if _dataclass(hint):
-                parts.append(f"- `{name}`: see [{_heading(name, hint)}]({_anchor(name, hint)})")
+    for group in _groups(_Group(cls, "", "The run", None)):
+        parts.append(f"## {group.heading}\n")
+        parts += [prose] if (prose := _prose(group.cls)) else []
+        told, hints = entries(group.cls), typing.get_type_hints(group.cls)
+        for field in dataclasses.fields(group.cls):
+            name, inner = group.name_of(field), _inner(group, field)
+            if inner:
+                parts.append(f"- `{name}`: see {' or '.join(f'[{g.heading}]({_anchor(g.heading)})' for g in inner)}")
                 continue
             if not told.get(field.name):
-                silent.append(f"{group.__name__}.{field.name}")
-            parts.append(f"- `{name}` ({_kind(hint)}, {_default(field, given)}): {told.get(field.name)}")
+                silent.append(f"{group.cls.__name__}.{field.name}")
+            kind = _kind(hints[field.name])
+            parts.append(f"- `{name}` ({kind}, {_default(field, group.given)}): {told.get(field.name)}")
         parts.append("")
     if silent:
         raise SettingsError(f"no docstring explains {', '.join(silent)}")
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _groups(cls: type, prefix: str, given: object) -> Iterator[tuple[str, type, object]]:
-    """(dotted name, dataclass, its value by default if the one around it gives one) of `cls` and of those in it."""
-    yield prefix, cls, given
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        inner, hint = _dataclass(hints[field.name]), hints[field.name]
-        if inner:
-            made = getattr(given, field.name) if given else field.default_factory
-            value = made() if callable(made) else made
-            heading = _heading(f"{prefix}.{field.name}".lstrip("."), hint)
-            yield from _groups(inner, heading, value if isinstance(value, inner) else None)
+class _Group(NamedTuple):
+    """A section of the page. prefix: dotted name of its settings; given: their values by default, if the dataclass
+    around them gives any."""
+
+    cls: type
+    prefix: str
+    heading: str
+    given: object
+
+    def name_of(self, field: dataclasses.Field[Any]) -> str:
+        return f"{self.prefix}.{field.name}".lstrip(".")
 
 
-def _heading(name: str, hint: Any) -> str:
-    return name + ("[0]" if typing.get_origin(hint) is tuple else "")
+def _groups(group: _Group) -> Iterator[_Group]:
+    """`group` and those in it."""
+    yield group
+    for field in dataclasses.fields(group.cls):
+        for inner in _inner(group, field):
+            yield from _groups(inner)
 
 
-def _anchor(name: str, hint: Any) -> str:
+def _inner(group: _Group, field: dataclasses.Field[Any]) -> list[_Group]:
+    """Those that a field stands for: none of a plain value, several where another setting chooses among them."""
+    hint, name = typing.get_type_hints(group.cls)[field.name], group.name_of(field)
+    made = getattr(group.given, field.name) if group.given else field.default_factory
+    value = made() if callable(made) else made
+
+    def of(cls: type, name: str, heading: str) -> _Group:
+        return _Group(cls, name, heading, value if isinstance(value, cls) else None)
+
+    if field.name in choices_of(group.cls):
+        by, table = choices_of(group.cls)[field.name]
+        return [of(cls, name, f"{name} with {by}={chosen}") for chosen, cls in table.items()]
+    cls, many = _dataclass(hint), "[0]" if typing.get_origin(hint) is tuple else ""
+    return [of(cls, name + many, name + many)] if cls else []
+
+
+def _anchor(heading: str) -> str:
     """As GitHub makes one of a heading."""
-    return "#" + re.sub(r"[^\w-]", "", _heading(name, hint).lower())
+    return "#" + re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
 
 
 def _dataclass(hint: Any) -> type | None:

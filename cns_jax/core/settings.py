@@ -31,8 +31,8 @@ def names_of(cls: type, prefix: str) -> Iterator[str]:
     for field in (each.name for each in dataclasses.fields(cls)):  # type: ignore[arg-type]
         name, hint = f"{prefix}.{field}", hints[field]
         yield name
-        if field in _choices(cls):
-            for chosen in _choices(cls)[field][1].values():
+        if field in choices_of(cls):
+            for chosen in choices_of(cls)[field][1].values():
                 yield from names_of(chosen, name)
         inner, many = (typing.get_args(hint)[0], "[0]") if typing.get_origin(hint) is tuple else (hint, "")
         if dataclasses.is_dataclass(inner) and isinstance(inner, type):
@@ -43,7 +43,7 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str, known: Sequence[
     if not isinstance(values, Mapping):
         raise SettingsError(f"{where}={values!r} is a {type(values).__name__}; it must be a group of settings")
     hints = typing.get_type_hints(cls)
-    for field, (by, table) in _choices(cls).items():
+    for field, (by, table) in choices_of(cls).items():
         name = values.get(by, getattr(cls, by))
         require(isinstance(name, str) and name in table, f"{where}.{by}={name!r} must be one of {', '.join(table)}")
         hints[field] = table[name]
@@ -60,7 +60,7 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str, known: Sequence[
     return cls(**{key: _value(hints[key], value, f"{where}.{key}", known) for key, value in values.items()})
 
 
-def _choices(cls: type) -> Mapping[str, tuple[str, Mapping[str, type]]]:
+def choices_of(cls: type) -> Mapping[str, tuple[str, Mapping[str, type]]]:
     """What a dataclass says in CHOICES of fields whose class another field names: field -> (that field, name ->
     class)."""
     found: Mapping[str, tuple[str, Mapping[str, type]]] = getattr(cls, "CHOICES", {})

@@ -99,7 +99,7 @@ class Fit:
                     self._log(name, at, pending, begun, progress)
                     begun = time.perf_counter()
                 pending, at = logs, at + call
-                if at % every == 0 or at == self.steps or self.stop.asked:
+                if at % every == 0 or at == self.steps:  # not when asked to stop: a resumed lesson takes the same steps
                     state = self.hold(at, state)
                 if at % self.settings.save_every == 0 or at == self.steps or self.stop.asked:
                     self._check(name, at, pending, state)

@@ -125,13 +125,20 @@ def text_encoder(source: Source) -> Tree:
 
 
 def taught_before(source: Source) -> dict[str, np.ndarray]:
-    """Tokens that the base model's tokenizer has on top of its BPE, with their rows: concepts of earlier runs."""
-    vocab, _, added = bpe_tables(load_tokenizer(source.tokenizer))
-    if not added:
+    """The tokens of `tokens_before`, with their rows."""
+    tokens = tokens_before(source)
+    if not tokens:
         return {}
     table = _leaves(source, "text_encoder", lambda name: name == ".".join(_TABLE))
     rows = flatten(table)[".".join(_TABLE)]
-    return {token: rows[i] for token, i in sorted(added.items(), key=lambda item: item[1])}
+    return {token: rows[i] for token, i in tokens.items()}
+
+
+def tokens_before(source: Source) -> dict[str, int]:
+    """Tokens that the base model's tokenizer has on top of its BPE, with their ids, in order: concepts of earlier
+    runs."""
+    added = bpe_tables(load_tokenizer(source.tokenizer))[2]
+    return dict(sorted(added.items(), key=lambda item: item[1]))
 
 
 def _leaves(source: Source, name: str, wanted: Callable[[str], bool]) -> Tree:

@@ -20,6 +20,7 @@ from cns_jax.core.settings import SettingsError, require
 from cns_jax.engine.learned import kernels_of, token_table, with_concepts, with_rows
 from cns_jax.engine.studio import MINIATURE, find_source
 from cns_jax.text.tokenizer import drop_last_token, load_tokenizer
+from cns_jax.weights.fidelity import Fidelity
 from cns_jax.weights.folder import write_pipeline
 from cns_jax.weights.locate import Address
 from cns_jax.weights.patch import Patch, PatchError, check_order, read_patch
@@ -145,7 +146,8 @@ def revert(model: str, out: str) -> tuple[Path, str]:
 
 def verify(address: Address, files: Sequence[str]) -> list[str]:
     """Check, and change nothing. With files: that they follow the model. Without: that a patched folder is its base
-    model plus its patches, to the bit. Returns lines that say what holds; raises PatchError for what does not."""
+    model plus its patches: to the bit, and to a millionth of a weight where a patch of low rank was applied by another
+    machine. Returns lines that say what holds; raises PatchError for what does not."""
     applied = Applied.of(address)
     if files:
         patches = _read(files)
@@ -161,19 +163,14 @@ def verify(address: Address, files: Sequence[str]) -> list[str]:
         if patch.id != applied.ids[index]:
             raise PatchError(f"{applied.names[index]} is not the patch that was applied ({applied.ids[index]})")
         kernels = kernels_of(pipeline)
-        held = patch.replaced_values(kernels)
-        wrong = [
-            name for name, values in patch.values.items() if not np.array_equal(held[name], values.astype(np.float32))
-        ]
+        wrong = patch.first_difference(kernels, applied.overwritten(index))
         if wrong:
-            raise PatchError(
-                f"{address.model}: the weights of {applied.names[index]} were changed, first in {wrong[0]}"
-            )
+            raise PatchError(f"{address.model}: the weights of {applied.names[index]} were changed, first in {wrong}")
         table = token_table(pipeline)
         if not np.array_equal(table[-1], patch.row_d) or tokens.ids(patch.token) != (len(table) - 1,):
             raise PatchError(f"{address.model}: the token {patch.token} of {applied.names[index]} was changed")
         pipeline = _undone(pipeline, applied, index)
-        lines.append(f"{applied.names[index]} ({patch.id}): {patch.count} weights and {patch.token} are in the model")
+        lines.append(f"{applied.names[index]} ({patch.id}): {patch.change} and {patch.token} are in the model")
     if pipeline.ids["model"] != applied.base:
         raise PatchError(
             f"{address.model}: below its patches lies the model {pipeline.ids['model']}, not its base {applied.base}"
@@ -184,17 +181,21 @@ def verify(address: Address, files: Sequence[str]) -> list[str]:
 def show(file: str) -> list[str]:
     """What a patch says of itself, a line a fact."""
     patch = _read([file])[0]
-    weights = sum(mask.size for mask in patch.masks.values())
-    dtype = next(iter(patch.values.values())).dtype
     method = patch.about.get("method", {})
     return [
         f"{patch.name}: {patch.token} {patch.class_word} ({patch.about.get('kind', 'subject')})",
         f"id {patch.id}, follows {patch.parent or 'the base model'}; base model {patch.base}",
-        f"{patch.count} weights ({patch.count / weights:.2%} of the cross-attention K/V), {dtype}, "
-        f"{Path(file).stat().st_size / 1e6:.2f} MB",
+        f"{patch.change}, {patch.change.dtype}, {Path(file).stat().st_size / 1e6:.2f} MB",
+        *_error(patch),
         f"method {', '.join(f'{k} {v}' for k, v in method.items())}",
         *(f"{k.removeprefix('modelspec.')}: {v}" for k, v in patch.metadata.items() if "thumbnail" not in k),
     ]
+
+
+def _error(patch: Patch) -> list[str]:
+    """How far the model with the patch is from the trained one, if it says so."""
+    told = Fidelity.told(patch.about)
+    return [str(told)] if told else []
 
 
 def _applied(address: Address) -> Applied:

@@ -30,29 +30,36 @@ from cns_jax.engine.lessons import Lessons, lessons_of, steps_of
 from cns_jax.engine.own_priors import own_priors
 from cns_jax.engine.prepare import caches, priors_of
 from cns_jax.engine.prior import Part, prior_file
+from cns_jax.engine.protecting import directions_of
+from cns_jax.engine.protection_plan import moment_bytes, protection_lines
 from cns_jax.engine.run_folder import check_base
 from cns_jax.engine.sequence import check_batch
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.step import StepSpec, denoising_loss
 from cns_jax.engine.studio import compute_dtype, find_source, own_sampler, stored_dtype
+from cns_jax.methods.protected import Protected
 from cns_jax.neurons.score import cross_attention_kernels
+from cns_jax.protect.proximal import pull_shapes, pulled
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.pipeline import Source
 
-# per trained kernel: the weight, Adam's two moments, W_{m-1} and W_0 in float32, and three masks of a byte
-_KERNEL_BYTES = 5 * 4 + 3
+# per trained kernel: the weight, Adam's two moments and W_{m-1} in float32, and a mask of a byte; a method that selects
+# has W_0 and two masks more
+_KERNEL_BYTES, _SELECTING_BYTES = 4 * 4 + 1, 4 + 2
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """flops: of one training step as XLA counts them before fusing; saved: bytes that the forward pass keeps for the
-    backward pass; frozen, trained: bytes of weights and of all that learns."""
+    """flops: of one training step as XLA counts them before fusing, protection's included; saved: bytes that the
+    forward pass keeps for the backward pass; frozen, trained: bytes of weights and of all that learns; pull: bytes that
+    protection reads each step."""
 
     flops: float
     saved: int
     frozen: int
     trained: int
+    pull: int
 
 
 def plan(settings: RunSettings) -> list[str]:
@@ -73,8 +80,10 @@ def plan(settings: RunSettings) -> list[str]:
     check_words(concepts, vocabulary)
     vocabulary.encode([prompt for concept in concepts for prompt in training_prompts(concept)])  # warns of cuts
     check_batch(settings, make_mesh(settings.train.fsdp).size)
-    base = source.load(keep=lambda name, leaf: None).ids["model"]
+    loaded = source.load(keep=lambda name, leaf: None)
+    base = loaded.ids["model"]
     check_base(settings, base)
+    protection = protection_lines(settings, source, vocabulary, loaded.ids["text_encoder"])
     cost = step_cost(settings, source)
     needed = disk_bytes(settings, source, concepts, priors)
     free = _free_bytes(directory, "run")
@@ -89,6 +98,7 @@ def plan(settings: RunSettings) -> list[str]:
         *_lesson_lines(settings, lessons),
         *buckets,
         *_training_lines(settings, source, cost, _steps(settings, lessons)),
+        *protection,
         *_prior_lines(settings, base, concepts, priors),
         f"disk: about {needed / 1e9:.2f} GB of {free / 1e9:.0f} GB free, into {directory}",
         "all checks passed; " + ("run the same command without --dry_run" if concepts else "there is nothing to teach"),
@@ -122,8 +132,14 @@ def step_cost(settings: RunSettings, source: Source) -> StepCost:
         return denoising_loss(spec, base, trainable, batch)[0]
 
     arguments = (trainable, base, batch)
-    work = flops(jax.grad(loss), *arguments)
-    return StepCost(work, _saved_bytes(loss, arguments), _bytes(base), count(trainable.kernels) * _KERNEL_BYTES)
+    work, pull = flops(jax.grad(loss), *arguments), 0
+    if settings.protects:
+        kernels = trainable.kernels
+        shapes = pull_shapes(kernels, directions_of(settings, model.text_encoder.hidden_size))
+        work += flops(pulled, shapes, kernels, kernels)
+        pull = _bytes(shapes)
+    each = _KERNEL_BYTES + _SELECTING_BYTES * method.selects
+    return StepCost(work, _saved_bytes(loss, arguments), _bytes(base), count(trainable.kernels) * each, pull)
 
 
 def _saved_bytes(loss: Any, arguments: tuple[Any, ...]) -> int:
@@ -143,7 +159,9 @@ def _bytes(tree: Any) -> int:
 
 
 def disk_bytes(settings: RunSettings, source: Source, concepts: Sequence[Concept], generated: Sequence[Part]) -> int:
-    """An upper estimate of what a run writes: snapshots, two checkpoints, encoded pictures, prior images, sheets."""
+    """An upper estimate of what a run writes: snapshots and moments, two checkpoints, encoded pictures, prior images,
+    sheets."""
+    moments = (len(concepts) + 1) * moment_bytes(source)
     weights = count(cross_attention_kernels(source.shapes["unet"]))
     h, w, c = source.model.latent_shape(settings.resolution, settings.resolution)
     pictures = sum(len(concept.image_paths) for concept in concepts) * settings.train.views
@@ -152,7 +170,7 @@ def disk_bytes(settings: RunSettings, source: Source, concepts: Sequence[Concept
     snapshots = len(concepts) * (weights * 4 + weights // 8)
     checkpoints = 2 * weights * (4 * 4 + 1)  # W_{m-1}, weights, two moments, the union of masks
     sheets = len(concepts) * 30 * settings.resolution**2 * 3
-    return snapshots + checkpoints + pictures * h * w * 2 * c * 4 + priors * h * w * c * 4 + sheets
+    return snapshots + moments + checkpoints + pictures * h * w * 2 * c * 4 + priors * h * w * c * 4 + sheets
 
 
 def _free_bytes(directory: Path, setting: str) -> int:
@@ -223,14 +241,16 @@ def _training_lines(settings: RunSettings, source: Source, cost: StepCost, lesso
     unet = count(source.shapes["unet"])
     steps = sum(lessons)
     each = " or ".join(str(n) for n in sorted(set(lessons))) or train.steps
-    memory = cost.frozen + cost.trained + cost.saved
+    memory = cost.frozen + cost.trained + cost.saved + cost.pull
+    learns = "a concept's neurons among" if settings.method.selects else "all"
+    pull = f", protection {cost.pull / 1e9:.2f}" if cost.pull else ""
     return [
-        f"trains: a concept's neurons among {kernels / 1e6:.2f} M cross-attention K/V weights ({kernels / unet:.2%} of "
-        f"the UNet) and one token row of {source.model.text_encoder.hidden_size}",
+        f"trains: {learns} {kernels / 1e6:.2f} M cross-attention K/V weights ({kernels / unet:.2%} of the UNet) and "
+        f"one token row of {source.model.text_encoder.hidden_size}",
         f"steps: {each} a concept, {steps} in all, {train.batch} + {train.prior_batch} images of "
         f"{settings.resolution} px each: {cost.flops / 1e12:.3g} TFLOP a step, {cost.flops * steps / 1e15:.3g} PFLOP",
         f"memory: at least {memory / 1e9:.1f} GB a device: weights {cost.frozen / 1e9:.2f}, what learns "
-        f"{cost.trained / 1e9:.2f}, kept for the backward pass {cost.saved / 1e9:.2f}"
+        f"{cost.trained / 1e9:.2f}{pull}, kept for the backward pass {cost.saved / 1e9:.2f}"
         + ("" if train.remat else " (less with --config.train.remat=True)"),
     ]
 
@@ -251,7 +271,8 @@ def _generated(settings: RunSettings, concepts: Sequence[Concept], layout: Layou
 
 def _prior_lines(settings: RunSettings, base: str, concepts: Sequence[Concept], generated: Sequence[Part]) -> list[str]:
     if settings.train.prior_batch == 0:
-        return ["prior images: none (train.prior_batch is 0)"]
+        off = isinstance(settings.method, Protected) and not settings.method.prior_images
+        return [f"prior images: none ({'method.prior_images is False' if off else 'train.prior_batch is 0'})"]
     if settings.prior.folder:
         own = zip(concepts, own_priors(settings, concepts), strict=True)
         return [

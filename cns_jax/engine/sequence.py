@@ -39,7 +39,7 @@ from cns_jax.engine.prepare import (
     task_of,
 )  # fmt: skip
 from cns_jax.engine.progress import Metrics
-from cns_jax.engine.protecting import Holder, Protection
+from cns_jax.engine.protecting import Holder, Protection, base_prompts
 from cns_jax.engine.run_folder import check_base, claim
 from cns_jax.engine.settings import MOST_STEPS, RunSettings
 from cns_jax.engine.showing import Showing, Weights
@@ -107,6 +107,7 @@ class TrainingRun:
         self.key = key_of(settings.seed)
         self.showing = Showing(self.directory, settings, studio)
         self.protection = Protection(studio, settings)
+        self.known_to_base = base_prompts(source, settings.address)
 
     def spec(self, steps: int) -> StepSpec:
         """What is static in the step of a lesson of so many steps."""
@@ -210,7 +211,9 @@ class TrainingRun:
         return self.method.recalled(union, last.kernels, padded_rows(last.rows_rd, self.rows))
 
     def _recall_groups(self) -> None:
-        """Of the lessons that are over; runs of old versions kept no moments, which are made again."""
+        """Of what the base model was taught, and of the lessons that are over; runs of old versions kept no moments,
+        which are made again."""
+        self.protection.add_base(self.known_to_base)
         for index, row in enumerate(self.lessons.taught):
             found = self.snapshot(index)
             moment_dd = found.moment_dd
@@ -287,13 +290,19 @@ class TrainingRun:
         fit = Fit(self.spec(steps), self.settings.train, steps, metrics, save, stop, look, hold)
         with self.timings.part("train"):
             state = fit.run(concept.name, state, Frozen(studio.params, plan, pull), data, key)
+        rows_rd = state.trainable.rows_rd
+        with self.timings.part("protect"):
+            moment_dd = self.protection.moment(concept, rows_rd)
+            kernels = self.protection.kept(memory.kernels, state.trainable.kernels, moment_dd)
+        state = state._replace(trainable=replicate(studio.mesh, state.trainable._replace(kernels=kernels)))
+        state = hold(steps, state)  # the cut has moved protected keys and values by a little
         after = self.method.commit(memory, plan, state.trainable)
         if self.settings.report.sheets:  # before the lesson counts as taught, so that a kill leaves none without one
             with self.timings.part("sample"):
                 self._sheet(index, concept, (memory.kernels, start_rows), (after.kernels, after.rows_rd))
         with self.timings.part("save"):
             mask = self.method.mask(plan, state.trainable)
-            self._record(index, after, mask, statistics, int(state.step))
+            self._record(index, after, mask, moment_dd, statistics, int(state.step))
         return after
 
     def _sheet(self, index: int, concept: Concept, before: Weights, after: Weights) -> None:
@@ -302,13 +311,20 @@ class TrainingRun:
         except PictureError as error:  # the lesson is learned all the same
             log.warning("no sheet of %s: %s", concept.name, error)
 
-    def _record(self, index: int, memory: Memory, mask: Any, statistics: dict[str, float], steps: int) -> None:
+    def _record(
+        self,
+        index: int,
+        memory: Memory,
+        mask: Any,
+        moment_dd: np.ndarray,
+        statistics: dict[str, float],
+        steps: int,
+    ) -> None:
         concept = self.concept(index)
         # more steps have a file of their own: the ledger tells of the one before until its row is replaced
         more = f"_{steps}_steps" if self.lessons.extends else ""
         weights = f"weights/{index + 1:02d}_{concept.name}{more}.safetensors"
         with self.timings.part("protect"):
-            moment_dd = self.protection.moment(concept, memory.rows_rd)
             moved = self.protection.certificate(memory.kernels)
         for change in moved:
             log.info("%s", told(change))

@@ -214,6 +214,8 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         require(self.method_name in METHODS, f"method_name={self.method_name!r}; known: {', '.join(METHODS)}")
+        of_name = METHODS[self.method_name]
+        require(isinstance(self.method, of_name), f"method is {self.method}, and method_name={self.method_name!r}")
         check_seed(self.seed)
         if isinstance(self.method, Protected) and not self.method.prior_images:
             object.__setattr__(self, "train", dataclasses.replace(self.train, prior_batch=0))
@@ -233,10 +235,16 @@ class RunSettings:
                 object.__setattr__(self, name, os.path.abspath(path))
         require(
             not self.prior.folder or self.train.prior_batch > 0,
-            f"prior.folder={self.prior.folder!r} is given, but train.prior_batch=0 images a step come from it; raise "
-            "train.prior_batch, or leave prior.folder empty",
+            f"prior.folder={self.prior.folder!r} is given, but train.prior_batch=0 images a step come from it; "
+            f"{self._how_to_have_priors}, or leave prior.folder empty",
         )
         require(bool(self.data_root), "data_root is empty; give a folder with one sub-folder of images a concept")
+
+    @property
+    def _how_to_have_priors(self) -> str:
+        if isinstance(self.method, Protected) and not self.method.prior_images:
+            return "set method.prior_images=True"
+        return "raise train.prior_batch"
 
     @property
     def protects(self) -> bool:

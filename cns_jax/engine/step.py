@@ -107,7 +107,11 @@ def one_step(
     transform = spec.method.optimizer(frozen.plan)
     updates, opt_state = transform.update(gradient, state.opt_state, state.trainable)
     if frozen.pull is not None:
-        updates = updates._replace(kernels=pulled(frozen.pull, updates.kernels, state.trainable.kernels))
+        kernels = pulled(frozen.pull, updates.kernels, state.trainable.kernels)
+        if spec.method.selects:  # the pull moves every weight
+            mask = spec.method.mask(frozen.plan, state.trainable)
+            kernels = jax.tree.map(lambda m, u: jnp.where(m, u, 0), mask, kernels)
+        updates = updates._replace(kernels=kernels)
     if spec.decay_steps:
         left = optax.linear_schedule(1.0, 0.0, spec.decay_steps, spec.steps - spec.decay_steps)(state.step)
         updates = jax.tree.map(lambda u: left * u, updates)

@@ -42,13 +42,14 @@ def certificate(groups: Sequence[Group], kernels: Kernels) -> list[Change]:
 def told(change: Change) -> str:
     """For people, a line."""
     return (
-        f"{change.name}: its keys and values have moved by {_share(change.mean)} since its own lesson, "
-        f"in the worst layer by {_share(change.worst)}"
+        f"{change.name}: its keys and values have moved by {percent(change.mean)} since its own lesson, "
+        f"in the worst layer by {percent(change.worst)}"
     )
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.2g} %" if value >= 1e-5 else "less than 0.001 %"
+def percent(share: float) -> str:
+    """For people, to two digits."""
+    return f"{100 * share:.2g} %" if share >= 1e-5 else "less than 0.001 %"
 
 
 def changes(group: Group, kernels: Kernels) -> dict[str, float]:
@@ -58,13 +59,19 @@ def changes(group: Group, kernels: Kernels) -> dict[str, float]:
 
 
 def within(
-    limit: float, groups: Sequence[Group], previous: Kernels, kernels: Kernels, now: Sequence[Mapping[str, float]]
+    limit: float,
+    groups: Sequence[Group],
+    previous: Kernels,
+    kernels: Kernels,
+    now: Sequence[Mapping[str, float]],
+    masked: bool = False,
 ) -> tuple[Kernels, int]:
     """`kernels` with those that break a promise drawn back towards `previous`, and how many of them did.
 
     The promise: no kernel changes a group by more than `limit`, or by more than it did before the lesson, of which
     `now` tells (of each group, as `changes`). In the metric of the groups' features a kernel is drawn back as little as
-    keeps the promise, by factors of 4: directions that no group uses stay as learned.
+    keeps the promise, by factors of 4: directions that no group uses stay as learned. masked: single weights that the
+    lesson did not move may not move here either, so all of a kernel's change is drawn back alike.
     """
     base, flat = flatten(previous), dict(flatten(kernels))
     learned = {name: np.asarray(w, np.float64) - np.asarray(base[name], np.float64) for name, w in flat.items()}
@@ -72,10 +79,11 @@ def within(
     broken = _broken(limit, groups, like(flat, kernels), now, set(flat))
     count = len(broken)
     strength = 1 / max(float(np.trace(total_dd)), _TINY) if broken else 0.0
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
         if not broken:
             return like(flat, kernels), count
-        shrink_dd = np.linalg.inv(np.eye(len(total_dd)) + strength * total_dd)
+        eye_dd = np.eye(len(total_dd))
+        shrink_dd = eye_dd / 2 ** (turn + 1) if masked else np.linalg.inv(eye_dd + strength * total_dd)
         for name in broken:
             flat[name] = jnp.asarray(base[name] + shrink_dd @ learned[name], jnp.float32)
         broken = _broken(limit, groups, like(flat, kernels), now, broken)

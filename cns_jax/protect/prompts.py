@@ -12,7 +12,7 @@ _SHIPPED = Path(__file__).with_name("captions.txt")
 _PLACES = ("in the forest", "in the desert", "in space")
 _MEDIA = ("a picture of", "a pencil sketch of", "pixel art of")
 _COMPANY = (
-    "a red car", "a blue cat", "a green bird", "a white mug", "a yellow boat", "a pink fish", "a brown dog",
+    "a green car", "a white cat", "a red bird", "a black mug", "a pink boat", "a yellow fish", "a brown dog",
     "a purple chair",
 )  # fmt: skip
 
@@ -49,6 +49,13 @@ def concept_prompts(concept: Concept) -> tuple[str, ...]:
     places = (_PLACES * len(_COMPANY))[: len(_COMPANY)]
     together = [f"a photo of {thing} and {other} {p}" for other, p in zip(_COMPANY, places, strict=True)]
     return (thing, *alone, *placed, *together, f"a photo of {_COMPANY[0]} and {thing}")
+
+
+def token_prompts(token: str) -> tuple[str, ...]:
+    """As `concept_prompts` of a concept of which nothing but its token is known."""
+    alone = [f"{medium} {token}" for medium in ("a photo of", *_MEDIA)]
+    placed = [f"{medium} {token} {place}" for medium in ("a photo of", *_MEDIA) for place in _PLACES]
+    return (token, *alone, *placed, *(f"a photo of {token} and {other}" for other in _COMPANY))
 
 
 def overlapping(prompts: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -19,6 +19,8 @@ class ProtectSettings:
     calibration is "miniature"). directions: of text-feature space that are protected, the strongest first (0: all);
     fewer cost less time. limit: a promise: a lesson stops moving what would change the keys or values of an earlier
     concept's prompts, in any layer, by more than this share of their energy since its own lesson (0: no promise).
+    rank: after its lesson, what it changed is cut to so many directions of text-feature space, the same for all layers:
+    a patch of it is then small and exact, and so is a LoRA (0: all that it learned stays).
     """
 
     enabled: Literal["auto", "on", "off"] = "auto"
@@ -27,9 +29,12 @@ class ProtectSettings:
     captions: str = ""
     directions: int = 128
     limit: float = 0.0
+    rank: int = 0
 
     def __post_init__(self) -> None:
         for name in ("strength", "general", "limit"):
             value = getattr(self, name)
             require(0 <= value < float("inf"), f"protect.{name}={value} must be finite and not negative")
-        require(self.directions >= 0, f"protect.directions={self.directions} must not be negative; 0 means all")
+        for name in ("directions", "rank"):
+            value = getattr(self, name)
+            require(value >= 0, f"protect.{name}={value} must not be negative; 0 means all")

@@ -1,15 +1,15 @@
 """Concept patches: what one lesson changed, in a file of its own that is replayed on a base model.
 
-A patch holds, for every cross-attention K/V kernel, the packed neuron mask and the new values of the selected weights
-(in the order of the kernel's elements), and the concept's token row. All other weights are as the patch before left
-them, so base + patches in order = the trained model, to the bit where the values are float32.
+A patch holds the change of the cross-attention K/V kernels (`weights.changes`: sparse or of low rank), the concept's
+token row and, where it is known, a factor of the second moment of its prompts' text features. All other weights are as
+the patch before left them, so base + patches in order = the trained model: to the bit where all of them are sparse and
+float32, to the errors that they state otherwise.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,13 @@ import numpy as np
 
 from cns_jax.core.files import FileError, is_file_name, require_keys, save_tensors
 from cns_jax.core.tree import flatten, like
-from cns_jax.weights.tensors import index_file
+from cns_jax.weights.changes import CHANGES, Change, Damaged, Sparse
+from cns_jax.weights.tensors import Stored, index_file
 
 _NAMES = ("name", "token", "class_word", "base", "parent", "base_name", "parent_name")
 _TOLD = {**dict.fromkeys(_NAMES, str), "about": dict}
-_FORMAT, _KEY, _ROW = "cns-patch-1", "cns_jax.patch", "token_row"
+_SPARSE, _ANY = "cns-patch-1", "cns-patch-2"  # the first of them is a sparse change without a moment
+_KEY, _ROW, _MOMENT = "cns_jax.patch", "token_row", "moment"
 
 
 class PatchError(ValueError):
@@ -34,7 +36,8 @@ class PatchError(ValueError):
 class Patch:
     """One concept's patch.
 
-    masks: dotted kernel name -> bool, shape of the kernel; values: the selected weights, 1-D; row_d: float32.
+    change: of the K/V kernels; row_d: float32; moment_kd: factor F of the moment of the concept's text features, mean
+    of x x^T ~ F^T F, float32 (None: not known).
     base: fingerprint of the base model; parent: id of the patch before, "" for the first; base_name, parent_name: what
     people call them. about: settings and other JSON; metadata: ModelSpec fields.
     """
@@ -44,76 +47,75 @@ class Patch:
     class_word: str
     base: str
     parent: str
-    masks: Mapping[str, np.ndarray]
-    values: Mapping[str, np.ndarray]
+    change: Change
     row_d: np.ndarray
+    moment_kd: np.ndarray | None = None
     base_name: str = ""
     parent_name: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def format(self) -> str:
+        """The version that the file is of: what older versions of the program can read stays as they know it."""
+        return _SPARSE if self.change.kind == Sparse.kind and self.moment_kd is None else _ANY
+
+    @property
     def id(self) -> str:
         """SHA-256 of content, base and parent, first 16 hex digits."""
-        digest = hashlib.sha256(f"{_FORMAT}:{self.base}:{self.parent}:{self.token}:{self.class_word};".encode())
-        for name in sorted(self.masks):
-            values = np.ascontiguousarray(self.values[name])
-            digest.update(f"{name}:{self.masks[name].shape}:{values.dtype};".encode())
-            digest.update(np.packbits(self.masks[name]).data)
-            digest.update(values.view(np.uint8).data)
+        digest = hashlib.sha256(f"{self.format}:{self.base}:{self.parent}:{self.token}:{self.class_word};".encode())
+        if self.format == _ANY:
+            digest.update(f"{self.change.kind};".encode())
+        self.change.add_to(digest)
+        if self.moment_kd is not None:
+            digest.update(f"{_MOMENT}:{self.moment_kd.shape};".encode())
+            digest.update(np.ascontiguousarray(self.moment_kd, np.float32).data)
         digest.update(np.ascontiguousarray(self.row_d, np.float32).data)
         return digest.hexdigest()[:16]
 
-    @property
-    def count(self) -> int:
-        """Selected weights."""
-        return sum(int(v.size) for v in self.values.values())
-
     def apply(self, kernels: Mapping[str, Any]) -> dict[str, Any]:
-        """New kernels with this concept's values; the given ones stay as they are.
+        """New kernels with this concept's change; the given ones stay as they are.
 
         Raises PatchError if the kernels have other names or shapes.
         """
-        return self._replaced(kernels, self.values)
+        return like(self.change.apply(self._fitting(kernels)), kernels)
 
     def undo(self, kernels: Mapping[str, Any], before: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """New kernels with the values that `replaced_values` kept before `apply`."""
-        return self._replaced(kernels, before)
+        """New kernels with the values that `replaced_values` kept before `apply`.
+
+        Raises PatchError if `before` was not kept whole."""
+        flat = self._fitting(kernels)
+        if {k: v.shape for k, v in before.items()} != {k: v.shape for k, v in self.change.replaced(flat).items()}:
+            raise PatchError(f"what the patch of {self.name} overwrote is not kept whole; it cannot be taken out")
+        return like(self.change.undo(flat, before), kernels)
 
     def replaced_values(self, kernels: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """What `apply` overwrites in `kernels`, for `undo`."""
-        flat = self._fitting(kernels)
-        return {name: flat[name][mask] for name, mask in self.masks.items()}
+        return self.change.replaced(self._fitting(kernels))
 
-    def _replaced(self, kernels: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        flat = {name: np.array(leaf) for name, leaf in self._fitting(kernels).items()}
-        for name, mask in self.masks.items():
-            flat[name][mask] = values[name].astype(np.float32)
-        return like(flat, kernels)
+    def first_difference(self, kernels: Mapping[str, Any], before: Mapping[str, np.ndarray]) -> str | None:
+        """The first of `kernels` that is not what this patch makes of the ones before it, which `undo` gives with
+        `before`: to the bit for a sparse change, to `change.tolerance` of a weight for another."""
+        flat = self._fitting(kernels)
+        again = flatten(self.apply(self.undo(kernels, before)))
+        near = self.change.tolerance
+        differs = (n for n in flat if not np.allclose(flat[n], again[n], rtol=near, atol=near * near))
+        return next(differs, None)
 
     def _fitting(self, kernels: Mapping[str, Any]) -> dict[str, np.ndarray]:
         flat = {name: np.asarray(leaf) for name, leaf in flatten(kernels).items()}
-        if {k: v.shape for k, v in flat.items()} != {k: v.shape for k, v in self.masks.items()}:
+        if {k: v.shape for k, v in flat.items()} != self.change.shapes:
             raise PatchError(f"the patch of {self.name} is for a model with other cross-attention kernels")
         return flat
 
 
-def make_patch(
-    kernels: Mapping[str, Any], mask: Mapping[str, Any], row_d: np.ndarray, dtype: Any, **described: Any
-) -> Patch:
-    """The patch of one lesson from the kernels after it and its neuron mask. described: the other fields of Patch."""
-    masks = {name: np.asarray(m) for name, m in flatten(mask).items()}
-    values = {name: np.asarray(w)[masks[name]].astype(dtype) for name, w in flatten(kernels).items()}
-    return Patch(masks=masks, values=values, row_d=np.asarray(row_d, np.float32), **described)
-
-
 def write_patch(file: Path, patch: Patch) -> Path:
     """Write a patch, complete or not at all."""
-    tensors = {f"mask.{name}": np.packbits(mask) for name, mask in patch.masks.items()}
-    tensors |= {f"values.{name}": values for name, values in patch.values.items()}
-    tensors[_ROW] = patch.row_d
+    tensors = {**patch.change.tensors(), _ROW: patch.row_d}
+    if patch.moment_kd is not None:
+        tensors[_MOMENT] = patch.moment_kd
     described = {
-        "format": _FORMAT,
+        "format": patch.format,
         "id": patch.id,
         "base": patch.base,
         "parent": patch.parent,
@@ -122,9 +124,11 @@ def write_patch(file: Path, patch: Patch) -> Path:
         "name": patch.name,
         "token": patch.token,
         "class_word": patch.class_word,
-        "shapes": {name: list(mask.shape) for name, mask in patch.masks.items()},
+        "shapes": {name: list(shape) for name, shape in patch.change.shapes.items()},
         "about": dict(patch.about),
     }
+    if patch.format == _ANY:
+        described["change"] = patch.change.kind
     return save_tensors(file, tensors, {**patch.metadata, _KEY: json.dumps(described)})
 
 
@@ -137,24 +141,40 @@ def read_patch(file: Path) -> Patch:
     if _KEY not in metadata:
         raise PatchError(f"{file} is not a concept patch (no {_KEY} in its metadata)")
     described = _described(file, metadata[_KEY])
-    masks, values = {}, {}
-    for name, shape in described["shapes"].items():
-        packed, value = stored.get(f"mask.{name}"), stored.get(f"values.{name}")
-        whole = isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape)
-        if packed is None or value is None or not whole or packed.shape != (-(-math.prod(shape) // 8),):
-            raise PatchError(f"{file} is damaged: what it holds of {name} does not fit its shape {shape!r}")
-        bits = np.unpackbits(packed.raw(), count=math.prod(shape))
-        masks[name], values[name] = bits.astype(bool).reshape(shape), value.raw()
-        if values[name].shape != (int(bits.sum()),):
-            raise PatchError(f"{file} is damaged: {name} has {int(bits.sum())} selected weights, {value.shape} values")
-    if _ROW not in stored:
-        raise PatchError(f"{file} is damaged: it has no {_ROW}")
+    try:
+        change = CHANGES[described.get("change", Sparse.kind)].read(stored, described["shapes"])
+        row, moment = _row(stored, change), _moment(stored, change)
+    except Damaged as error:
+        raise PatchError(f"{file} is damaged: {error}") from None
     rest = {k: v for k, v in metadata.items() if k != _KEY}
     told = {key: described[key] for key in _TOLD}
-    patch = Patch(masks=masks, values=values, row_d=stored[_ROW].raw(), metadata=rest, **told)
+    patch = Patch(change=change, row_d=row, moment_kd=moment, metadata=rest, **told)
+    if patch.format != described["format"]:
+        raise PatchError(f"{file} is damaged: it says {described['format']}, and holds what belongs to {patch.format}")
     if patch.id != described["id"]:
         raise PatchError(f"{file} was changed: its content has the id {patch.id}, it says {described['id']}")
     return patch
+
+
+def _row(stored: Mapping[str, Stored], change: Change) -> np.ndarray:
+    """The token's row. Raises Damaged without one."""
+    if _ROW not in stored:
+        raise Damaged(f"it has no {_ROW}")
+    return stored[_ROW].raw()
+
+
+def _moment(stored: Mapping[str, Stored], change: Change) -> np.ndarray | None:
+    """The factor of the concept's moment, if there is one. Raises Damaged if it is no such thing."""
+    if _MOMENT not in stored:
+        return None
+    found = stored[_MOMENT]
+    widths = {shape[0] for shape in change.shapes.values()}
+    if len(found.shape) != 2 or {found.shape[1]} != widths:
+        raise Damaged(f"its {_MOMENT} has the shape {found.shape}, its kernels read {sorted(widths)} features")
+    moment = found.raw()
+    if moment.dtype != np.float32 or not np.isfinite(moment).all():
+        raise Damaged(f"its {_MOMENT} holds what is no finite float32")
+    return moment
 
 
 def _described(file: Path, text: str) -> dict[str, Any]:
@@ -162,9 +182,15 @@ def _described(file: Path, text: str) -> dict[str, Any]:
     try:
         described = json.loads(text)
         require_keys(described, {"format": str}, f"{file}: its metadata")
-        if described["format"] != _FORMAT:
-            raise PatchError(f"{file} has the format {described['format']!r}; this version reads {_FORMAT}")
+        if described["format"] not in (_SPARSE, _ANY):
+            raise PatchError(f"{file} has the format {described['format']!r}; this version reads {_SPARSE} and {_ANY}")
         require_keys(described, {"id": str, "shapes": dict, **_TOLD}, f"{file}: its metadata")
+        if described["format"] == _ANY:
+            require_keys(described, {"change": str}, f"{file}: its metadata")
+            if described["change"] not in CHANGES:
+                raise PatchError(f"{file} holds a change that is {described['change']!r}; known: {', '.join(CHANGES)}")
+        elif "change" in described:
+            raise PatchError(f"{file} is damaged: {_SPARSE} names no kind of change")
         if not is_file_name(described["name"]):
             raise PatchError(f"{file}: {described['name']!r} is no name of a concept, after which files are called")
     except (json.JSONDecodeError, RecursionError, FileError) as error:

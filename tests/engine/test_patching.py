@@ -21,6 +21,7 @@ from cns_jax.engine.learned import Learned, kernels_of
 from cns_jax.engine.patching import apply, revert, show, verify
 from cns_jax.engine.studio import find_source
 from cns_jax.text.tokenizer import load_tokenizer
+from cns_jax.weights.changes import Sparse
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.locate import Address
 from cns_jax.weights.patch import PatchError, read_patch
@@ -164,7 +165,11 @@ def test_what_a_patch_says(trained, patches: list[str]) -> None:
     lines = "\n".join(show(patches[1]))
     assert "<spotted_dog> dog" in lines and "of the cross-attention K/V" in lines and "license: " in lines
     assert "base64" not in lines
-    assert patch.count == json.loads((trained["folder"] / "ledger.json").read_text())["concepts"][1]["mask"]["neurons"]
+    assert isinstance(patch.change, Sparse)
+    assert (
+        patch.change.count
+        == json.loads((trained["folder"] / "ledger.json").read_text())["concepts"][1]["mask"]["neurons"]
+    )
 
 
 def test_a_run_with_another_vae_says_so(trained) -> None:

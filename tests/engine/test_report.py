@@ -73,6 +73,44 @@ def test_the_first_screen_tells_all_four_things_beside_what_they_are_held_to(run
     assert "Everything else as asked for (control) 85 % 90 % before 16 pictures" in text
 
 
+def test_how_far_earlier_concepts_have_moved(run: Path, tmp_path: Path) -> None:
+    """From the ledger's certificates, with and without an evaluation; of a run whose lessons train every weight there
+    is no section on which ones."""
+    assert "keys and values moved by" not in text_of(write_report(run))  # of an old version
+    folder = Path(shutil.copytree(run.parent, tmp_path / "all")) / "run"
+    config, ledger = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "ledger"))
+
+    def moved(name: str, mean: float, worst: float) -> dict[str, Any]:
+        return {"name": name, "mean": mean, "worst": worst, "layer": "x.to_k.kernel"}
+
+    first, second, third = ledger["concepts"]
+    first["certificate"] = []
+    second["certificate"] = [moved("my_cat", 1e-4, 1e-3)]
+    third["certificate"] = [moved("<old>", 0, 0), moved("my_cat", 3.14e-4, 1e-3), moved("ink & paint", 0.015, 0.5)]
+    for row in ledger["concepts"]:
+        row["mask"] = {"neurons": 1234567.0, "mask_share": 1.0}
+    (folder / "ledger.json").write_text(json.dumps(ledger))
+    (folder / "config.json").write_text(json.dumps({**config, "method_name": "protected", "method": {}}))
+    source = write_report(folder).read_text()
+    text = text_of(folder / "report.html")
+    for said in (
+        "&lt;t0&gt;’s keys and values moved by 0.031 % since its lesson (0.1 % in the worst layer): its pictures stay "
+        "as they were.",
+        "&lt;t1&gt;’s keys and values moved by 1.5 % since its lesson (50 % in the worst layer), enough to see it",
+        "&lt;old&gt;’s keys and values moved by less than 0.001 % since this run began",
+        "Its lesson may change all 1 234 567 weights of the keys and values",
+        "method protected K/V", "what learns all K/V weights, and its token&#39;s row", "40 steps of 1 picture ",
+        "protected prompts of earlier concepts, and general ones",
+    ):  # fmt: skip
+        assert said in text, (said, text[:3000])
+    assert source.count('class="chart"') == 3 + 1 + 2 + 1  # measures, moved, losses, time
+    assert "Inside the model" not in text and "Which weights" not in text and "neurons" not in text.split("All sett")[0]
+    shutil.rmtree(folder / "evaluation")
+    text = text_of(write_report(folder))
+    assert "What was learned, what was kept" in text and "keys and values moved by 0.031 %" in text
+    assert "How to read the numbers" not in text and "before training, mean" not in text
+
+
 def test_it_needs_nothing_and_runs_nothing(run: Path) -> None:
     source = write_report(run).read_text()
     assert "default-src 'none'" in source and "<script" not in source.lower()

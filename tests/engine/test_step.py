@@ -12,7 +12,7 @@ import pytest
 from tiny_runs import values
 
 from benchmarks.aot_reading import collectives
-from cns_jax.core.mesh import replicate
+from cns_jax.core.mesh import make_mesh, replicate
 from cns_jax.core.settings import build
 from cns_jax.core.types import ConceptData, Frozen, TrainState
 from cns_jax.engine.settings import RunSettings
@@ -27,17 +27,18 @@ from cns_jax.engine.step import (
 from cns_jax.engine.studio import Studio, find_source
 from cns_jax.methods.base import Task
 from cns_jax.neurons.score import cross_attention_kernels
-from cns_jax.protect.proximal import pull_shapes
+from cns_jax.protect.moments import Protected, second_moment
+from cns_jax.protect.proximal import pull_of, pull_shapes
 
 pytestmark = pytest.mark.filterwarnings("ignore::cns_jax.text.vocabulary.TruncatedPromptWarning")
 FALLING = dict(steps=6, decay_steps=4)
 
 
 def beginning(
-    tiny_folder: Path, tmp_path: Path, fsdp: int = 1, **of_spec: int
+    tiny_folder: Path, tmp_path: Path, fsdp: int = 1, method_name: str = "cns", **of_spec: int
 ) -> tuple[StepSpec, TrainState, Frozen, ConceptData]:
     """A concept's first step on a tiny random model."""
-    settings = build(RunSettings, values(tiny_folder, tmp_path))
+    settings = build(RunSettings, values(tiny_folder, tmp_path) | {"method_name": method_name})
     studio = Studio.open(find_source(settings.address), ("<a>",), 5, 16, fsdp)
     method, rng = settings.method, np.random.default_rng(0)
     prompts = ["a photo of a <a> cat", "a photo of a cat", "a red mug", "a blue dog on the beach"]
@@ -46,14 +47,19 @@ def beginning(
     masks = jnp.ones(hidden.shape[:2], bool)
     task = Task(hidden[:2], masks[:2], hidden[2:], masks[2:], 0, studio.embedding_of("cat"))
     trainable, plan, _ = method.begin(jax.random.key(0), studio.params, method.empty(studio.params, 5, 32), task)
-    spec = StepSpec(studio.model, method, studio.schedule, studio.mesh, 3, 1, 0.0, **of_spec)
+    images = (3, 1) if method.prior_weight else (4, 0)
+    spec = StepSpec(studio.model, method, studio.schedule, studio.mesh, *images, 0.0, **of_spec)
     h, w, c = studio.model.latent_shape(16, 16)
     normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
     data = ConceptData(
         normal(5, h, w, 2 * c), jnp.tile(ids[:1], (5, 1)), jnp.int32(5),
         normal(4, h, w, c), jnp.tile(ids[1:2], (4, 1)), jnp.int32(4),
     )  # fmt: skip
-    return spec, initial_state(method, trainable, plan), Frozen(studio.params, plan), data
+    pull = None
+    if method.protects:
+        kernels = cross_attention_kernels(studio.params["unet"])
+        pull = pull_of(Protected.of(second_moment(np.asarray(hidden)), kernels), 1.0, 8, kernels)
+    return spec, initial_state(method, trainable, plan), Frozen(studio.params, plan, pull), data
 
 
 def test_one_call_takes_as_many_steps_as_calls_of_one(tiny_folder: Path, tmp_path: Path) -> None:
@@ -86,16 +92,18 @@ def test_rates_fall_to_zero_over_the_last_steps(tiny_folder: Path, tmp_path: Pat
     assert falling[5] < 0.5 * constant[5] and falling[4] < constant[4]
 
 
-@pytest.mark.parametrize("fsdp", [1, 2, 4])
-def test_devices_exchange_weights_and_gradients_only(tiny_folder: Path, tmp_path: Path, fsdp: int) -> None:
+@pytest.mark.parametrize(("fsdp", "method_name"), [(1, "cns"), (2, "cns"), (4, "cns"), (2, "protected")])
+def test_devices_exchange_weights_and_gradients_only(
+    tiny_folder: Path, tmp_path: Path, fsdp: int, method_name: str
+) -> None:
     """Each of four devices takes its own image; where they share the weights, it gathers them and nothing else."""
     ends = []
     for size in (1, fsdp):
-        spec, state, frozen, data = beginning(tiny_folder, tmp_path, size)
-        arguments = replicate(spec.mesh, (state, frozen.plan, data, jax.random.key(1)))
-        state, plan, data, key = arguments
-        ends.append(train_steps(spec, 1, state, Frozen(frozen.base, plan), data, key))
-    shapes = step_shapes(spec, frozen.base, spec.method.empty(frozen.base, 5, 32), data)
+        spec, state, frozen, data = beginning(tiny_folder, tmp_path, size, method_name)
+        arguments = replicate(spec.mesh, (state, frozen.plan, frozen.pull, data, jax.random.key(1)))
+        state, plan, pull, data, key = arguments
+        ends.append(train_steps(spec, 1, state, Frozen(frozen.base, plan, pull), data, key))
+    shapes = step_shapes(spec, frozen.base, spec.method.empty(frozen.base, 5, 32), data, pull)
     exchanged = collectives(train_steps.jitted.lower(spec, 1, *shapes).compile().as_text())
     trained = sum(leaf.nbytes for leaf in jax.tree.leaves(ends[0][0].trainable))
     assert set(exchanged) == ({"all-reduce"} if fsdp == 1 else {"all-gather", "all-reduce"})
@@ -113,6 +121,22 @@ def test_protection_adds_nothing_to_exchange(tiny_folder: Path, tmp_path: Path) 
         shapes = step_shapes(spec, frozen.base, spec.method.empty(frozen.base, 5, 32), data, one)
         exchanged.append(collectives(train_steps.jitted.lower(spec, 1, *shapes).compile().as_text()))
     assert exchanged[0] == exchanged[1] and "all-reduce" in exchanged[0]
+
+
+def test_protected_steps_on_two_devices_are_those_on_one(tiny_folder: Path, tmp_path: Path) -> None:
+    """The pull moves weights, and the same ones wherever they lie."""
+    ends = {}
+    for count in (1, 2):
+        spec, state, frozen, data = beginning(tiny_folder, tmp_path, 1, "protected")
+        spec = dataclasses.replace(spec, mesh=make_mesh(1, jax.devices()[:count]))
+        state, frozen, data, key = replicate(spec.mesh, (state, frozen, data, jax.random.key(1)))
+        copied = jax.tree.map(jnp.copy, state)
+        ends[count] = train_steps(spec, 2, copied, frozen, data, key)
+    free = train_steps(spec, 2, state, frozen._replace(pull=jax.tree.map(jnp.zeros_like, frozen.pull)), data, key)
+    for a, b in zip(jax.tree.leaves(ends[1]), jax.tree.leaves(ends[2]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
+    pulled = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), ends[2][0].trainable, free[0].trainable)
+    assert min(jax.tree.leaves(pulled.kernels)) > 1e-4
 
 
 def test_steps_compiled_ahead_are_the_steps_that_run(tiny_folder: Path, tmp_path: Path, compiled: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import tempfile
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save, save_file
 
 from cns_jax.core.files import FileError
 from cns_jax.core.settings import SettingsError
 from cns_jax.engine.learned import Learned
-from cns_jax.weights.patch import PatchError, make_patch, read_patch, write_patch
+from cns_jax.weights.changes import Change, LowRank, Sparse
+from cns_jax.weights.patch import Patch, PatchError, read_patch, write_patch
 from cns_jax.weights.snapshot import Snapshot, load_snapshot, save_snapshot
 from cns_jax.weights.tensors import WeightsMismatch, index_file, read_each
 
@@ -100,11 +102,26 @@ def test_a_header_of_a_huge_declared_length(tmp_path: Path, length: int) -> None
         read_all(file)
 
 
-@pytest.fixture(scope="module")
-def patch_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+PATCHED: dict[str, tuple[Change, np.ndarray | None]] = {
+    "sparse": (Sparse.of(KERNELS, MASK, np.float32), None),
+    "sparse with a moment": (Sparse.of(KERNELS, MASK, np.float32), np.ones((1, 2), np.float32)),
+    "low rank": (LowRank(np.ones((2, 1), np.float32), {"down.to_k.kernel": np.ones((1, 3), np.float16)}), None),
+    "low rank with a moment": (
+        LowRank(np.ones((2, 1), np.float32), {"down.to_k.kernel": np.ones((1, 3), np.float32)}),
+        np.ones((2, 2), np.float32),
+    ),
+}
+
+
+def patch_of(kind: str) -> Patch:
+    change, moment = PATCHED[kind]
     described = {"name": "cat", "token": "<cat>", "class_word": "cat", "base": "b", "parent": ""}
-    patch = make_patch(KERNELS, MASK, np.ones(4), np.float32, **described)
-    return write_patch(tmp_path_factory.mktemp("patch") / "p.safetensors", patch).read_bytes()
+    return Patch(change=change, row_d=np.ones(4, np.float32), moment_kd=moment, **described)
+
+
+@pytest.fixture(scope="module", params=PATCHED)
+def patch_bytes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return write_patch(tmp_path_factory.mktemp("patch") / "p.safetensors", patch_of(request.param)).read_bytes()
 
 
 @given(st.floats(0, 1), CHANGES)
@@ -117,14 +134,22 @@ def test_patches_cut_and_changed(patch_bytes: bytes, kept: float, changes: list[
 
 
 VALUES = st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda x: st.lists(x, max_size=3), max_leaves=4)
-DESCRIBED = st.sampled_from(["format", "id", "shapes", "base", "about", "name", "token"])
+DESCRIBED = st.sampled_from(["format", "id", "shapes", "base", "about", "name", "token", "change"])
 
 
 @given(VALUES, DESCRIBED)
 @example({"down.to_k.kernel": [2**40, 2**40]}, "shapes")
 @example({"down.to_k.kernel": [-2, -3]}, "shapes")
 @example({"elsewhere": [2, 3]}, "shapes")
+@example({"down.to_k.kernel": [2, 3, 1]}, "shapes")
+@example({"down.to_k.kernel": [2, "3"]}, "shapes")
+@example({}, "shapes")
 @example("../../x", "name")
+@example("cns-patch-1", "format")
+@example("cns-patch-2", "format")
+@example("sparse", "change")
+@example("low-rank", "change")
+@example("dense", "change")
 def test_patches_that_describe_themselves_wrongly(patch_bytes: bytes, value: Any, key: str) -> None:
     length = struct.unpack("<q", patch_bytes[:8])[0]
     header = json.loads(patch_bytes[8 : 8 + length])
@@ -138,6 +163,38 @@ def test_patches_that_describe_themselves_wrongly(patch_bytes: bytes, value: Any
             read_patch(file)
         except (PatchError, WeightsMismatch) as error:
             assert "x.safetensors" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"basis": None}, "its basis is missing"),
+        ({"basis": np.ones(2, np.float32)}, "its basis is of the shape (2,)"),
+        ({"basis": np.ones((2, 0), np.float32)}, "its basis is of the shape (2, 0)"),
+        ({"basis": np.ones((2, 3), np.float32)}, "its basis is of the shape (2, 3)"),
+        ({"basis": np.ones((3, 1), np.float32)}, "down.to_k.kernel does not fit its shape"),
+        ({"basis": np.ones((2, 1), np.float64)}, "its basis is of float64"),
+        ({"basis": np.float32([[1], [np.nan]])}, "basis holds what is no finite number"),
+        ({"coefficients.down.to_k.kernel": None}, "down.to_k.kernel does not fit its shape"),
+        ({"coefficients.down.to_k.kernel": np.ones((3, 1), np.float32)}, "down.to_k.kernel does not fit its shape"),
+        ({"coefficients.down.to_k.kernel": np.ones((1, 3), np.int32)}, "numbers of int32"),
+        ({"coefficients.down.to_k.kernel": np.float16([[1, np.inf, 1]])}, "holds what is no finite number"),
+        ({"moment": np.ones((2, 3), np.float32)}, "its moment has the shape (2, 3), its kernels read [2] features"),
+        ({"moment": np.ones(2, np.float32)}, "its moment has the shape (2,)"),
+        ({"moment": np.ones((2, 2), np.int32)}, "its moment holds what is no finite float32"),
+        ({"moment": None}, "its content has the id"),
+        ({"token_row": None}, "it has no token_row"),
+        ({"token_row": np.zeros(4, np.float32)}, "its content has the id"),
+        ({"coefficients.down.to_k.kernel": np.zeros((1, 3), np.float32)}, "its content has the id"),
+    ],
+)
+def test_patches_of_low_rank_that_do_not_fit(tmp_path: Path, tensors: dict[str, Any], said: str) -> None:
+    file = write_patch(tmp_path / "p.safetensors", patch_of("low rank with a moment"))
+    held = load_file(file) | tensors
+    save_file({k: v for k, v in held.items() if v is not None}, file, index_file(file)[1])
+    with pytest.raises(PatchError, match=re.escape(said)) as caught:
+        read_patch(file)
+    assert str(file) in str(caught.value)
 
 
 @given(st.floats(0, 1), CHANGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ KINDS = {  # format -> the dtype it takes unless told otherwise
     "textual-inversion": "float16",
     "patch": "float32",
 }
+PATCH_ERROR, PATCH_SIZE = 1e-3, 6.0
 LICENSE = "Derived from the base model, whose licence applies; so do the rights in the pictures it was taught with."
 _ONE_STRENGTH = {
     "patch": "a patch holds the values of one lesson as they are, which the next lesson starts from",
@@ -41,7 +43,9 @@ class ExportRequest:
     """format: a key of KINDS. out: the folder (empty: RUN/export/FORMAT). after: the weights right after this concept
     (empty: the last). dtype: of the numbers (empty: the format's own). license: for the metadata. strength: how much
     of the change of the K/V weights to take, W_0 + strength (W - W_0). rank: of a LoRA that approximates the change
-    (0: the exact difference). bundle_embeddings: inside the LoRA file, which only A1111 reads.
+    (0: the exact difference). bundle_embeddings: inside the LoRA file, which only A1111 reads. patch_error: how wrong a
+    patch of low rank may make keys and values, relative to them (0: exact patches only); patch_size: MB, what such a
+    patch may take. The patch of a lesson that a mask kept to less than half of the weights is always exact.
 
     Raises SettingsError for a value that is unknown, and for one that the format has no use for.
     """
@@ -55,6 +59,8 @@ class ExportRequest:
     strength: float = 1.0
     rank: int = 0
     bundle_embeddings: bool = False
+    patch_error: float = PATCH_ERROR
+    patch_size: float = PATCH_SIZE
 
     def __post_init__(self) -> None:
         require(self.format in KINDS, f"format={self.format!r}; known: {', '.join(KINDS)}")
@@ -66,6 +72,18 @@ class ExportRequest:
             f"strength={self.strength}: {reason}; leave --strength out, or take another format",
         )
         require(self.rank >= 0, f"rank={self.rank} is negative; give the rank of a LoRA, or 0 for the exact difference")
+        require(0 <= self.patch_error < 1, f"patch_error={self.patch_error} must be from 0 (exact) to 1 (everything)")
+        require(
+            self.patch_error > 0 or self.dtype in ("", "float32"),
+            f"--patch_error=0 asks for exact patches, which are float32, not {self.dtype}",
+        )
+        require(0 < self.patch_size < math.inf, f"patch_size={self.patch_size} must be a number of MB above 0")
+        for name, usual in (("patch_error", PATCH_ERROR), ("patch_size", PATCH_SIZE)):
+            value = getattr(self, name)
+            require(
+                value == usual or self.format == "patch",
+                f"--{name}={value} belongs to --format=patch, not {self.format}",
+            )
         for name in ("rank", "bundle_embeddings"):
             value = getattr(self, name)
             require(not value or self.format == "lora", f"--{name}={value} belongs to --format=lora, not {self.format}")

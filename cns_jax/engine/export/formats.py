@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from cns_jax.core.files import save_tensors
 from cns_jax.core.tree import flatten
 from cns_jax.engine.export.exporter import Exporter
 from cns_jax.engine.export.low_rank import cost_of_rank
+from cns_jax.engine.export.patches import write_patches
 from cns_jax.engine.learned import taught_before, with_concepts, with_rows
 from cns_jax.text.tokenizer import bpe_tables, load_tokenizer
 from cns_jax.weights.adapters import (
@@ -21,8 +21,6 @@ from cns_jax.weights.adapters import (
 )
 from cns_jax.weights.folder import write_pipeline
 from cns_jax.weights.low_rank import low_rank_tensors
-from cns_jax.weights.modelspec import Description, modelspec
-from cns_jax.weights.patch import make_patch, write_patch
 from cns_jax.weights.single_file import write_single_file
 
 log = logging.getLogger(__name__)
@@ -96,51 +94,11 @@ def _embeddings(export: Exporter, folder: Path) -> list[Path]:
     return files
 
 
-def _patch(export: Exporter) -> list[Path]:
-    files = []
-    parent, parent_name = "", ""
-    for index, row in enumerate(export.learned.concepts):
-        after = export.learned.snapshot(export.kernels, index)
-        settings = export.learned.settings
-        about = Description(
-            title=row["name"],
-            triggers=[f"{row['token']} {row['class_word']}"],
-            resolution=settings.resolution,
-            prediction_type=export.source.schedule.prediction_type,
-            license=export.request.license,
-            kind="lora",
-            thumbnail=export.learned.thumbnail(index),
-        )
-        patch = make_patch(
-            after.kernels,
-            after.mask,
-            after.rows_rd[index],
-            export.dtype,
-            name=row["name"],
-            token=row["token"],
-            class_word=row["class_word"],
-            base=export.learned.base,
-            parent=parent,
-            base_name=export.learned.settings.model,
-            parent_name=parent_name,
-            about={
-                "kind": row["kind"],
-                "mask": row["mask"],
-                "method": {"name": settings.method_name, **dataclasses.asdict(settings.method)},
-                "train": dataclasses.asdict(settings.train),
-            },
-            metadata=modelspec(about, export.source.model),
-        )
-        files.append(write_patch(export.out / f"{index + 1:02d}_{row['name']}.safetensors", patch))
-        parent, parent_name = patch.id, patch.name
-    return files
-
-
 FORMATS: dict[str, Callable[[Exporter], list[Path]]] = {
     "diffusers": _diffusers,
     "single-file": _single_file,
     "lora": _lora,
     "custom-diffusion": _custom_diffusion,
     "textual-inversion": _textual_inversion,
-    "patch": _patch,
+    "patch": write_patches,
 }

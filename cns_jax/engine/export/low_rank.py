@@ -6,15 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from cns_jax.core.tree import flatten
-from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.export.exporter import Exporter
-from cns_jax.engine.learned import text_encoder
-from cns_jax.text.tokenizer import load_tokenizer
-from cns_jax.text.vocabulary import Vocabulary
+from cns_jax.engine.export.features import Features
 from cns_jax.weights.low_rank import approximated
 
 _TINY = float(np.finfo(np.float32).tiny)
@@ -41,32 +37,26 @@ class Cost:
 
 def cost_of_rank(export: Exporter, tensors: Mapping[str, np.ndarray]) -> Cost:
     """What the file with `tensors` loses of what is exported. Loads the text encoder, nothing else."""
-    return cost(export.kernels, export.snapshot.kernels, approximated(export.kernels, tensors), _hidden(export))
+    text_nd = np.concatenate(Features(export).samples)
+    return cost(export.kernels, export.snapshot.kernels, approximated(export.kernels, tensors), text_nd)
 
 
 def cost(
     base: Mapping[str, Any], kernels: Mapping[str, Any], found: Mapping[str, np.ndarray], text_nd: np.ndarray
 ) -> Cost:
     """base, kernels: K/V kernels before and after; found: dotted name -> kernel of low rank; text_nd: hidden states."""
-    before = flatten(base)
-    lost, whole, errors, changes = list[float](), list[float](), list[float](), list[float]()
-    for name, kernel in flatten(kernels).items():
-        kernel = np.asarray(kernel)
-        error, change = found[name] - kernel, np.asarray(before[name]) - kernel
-        lost.append(float(np.square(error).sum()))
-        whole.append(float(np.square(change).sum()))
-        size = max(float(np.linalg.norm(text_nd @ kernel)), _TINY)
-        errors.append(float(np.linalg.norm(text_nd @ error)) / size)
-        changes.append(float(np.linalg.norm(text_nd @ change)) / size)
+    before, after = ({k: np.asarray(v) for k, v in flatten(tree).items()} for tree in (base, kernels))
+    lost = [float(np.square(found[name] - kernel).sum()) for name, kernel in after.items()]
+    whole = [float(np.square(before[name] - kernel).sum()) for name, kernel in after.items()]
     kept = [1 - a / b for a, b in zip(lost, whole, strict=True) if b] or [1.0]  # nothing taught, nothing lost
-    return Cost(1 - sum(lost) / (sum(whole) or 1), min(kept), max(errors), max(changes))
+    errors, changes = (max(wrong(after, other, text_nd)) for other in (found, before))
+    return Cost(1 - sum(lost) / (sum(whole) or 1), min(kept), errors, changes)
 
 
-def _hidden(export: Exporter) -> np.ndarray:
-    """The text encoder's output for the concepts' sample prompts, with the trained rows: float32 (tokens, d)."""
-    tokens = export.learned.tokens
-    vocabulary = Vocabulary(load_tokenizer(export.source.tokenizer), tokens, len(tokens))
-    ids = vocabulary.encode([text for concept in export.concepts for text in sample_prompts(concept)])
-    model, params = export.source.model, text_encoder(export.source)
-    hidden = np.asarray(jax.jit(model.encode_text)(params, ids, export.rows), np.float32)
-    return hidden.reshape(-1, hidden.shape[-1])
+def wrong(kernels: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], text_nd: np.ndarray) -> list[float]:
+    """||X (W' - W)|| / ||X W|| of every kernel. kernels, found: dotted name -> W, W' (d, out); text_nd: X."""
+    errors = []
+    for name, kernel in kernels.items():
+        size = max(float(np.linalg.norm(text_nd @ kernel)), _TINY)
+        errors.append(float(np.linalg.norm(text_nd @ (found[name] - kernel))) / size)
+    return errors

@@ -12,6 +12,8 @@ from cns_jax.engine.learned import Learned
 from cns_jax.engine.report.commands import shown
 from cns_jax.engine.report.training import duration, seconds_of
 
+_METHODS = {"cns": "CNS", "protected": "protected K/V"}
+
 
 def model_name(learned: Learned) -> str:
     """The model as its user named it; of a path only the last part."""
@@ -24,7 +26,11 @@ def facts_of(
 ) -> list[tuple[str, str]]:
     """(what, value) for the head of the page."""
     settings, train = learned.settings, learned.settings.train
-    facts = [("model", model_name(learned)), ("method", settings.method_name.upper())]
+    learns = "K/V weights chosen for each concept" if settings.method.selects else "all K/V weights"
+    facts = [("model", model_name(learned)), ("method", _METHODS[settings.method_name])]
+    facts.append(("what learns", f"{learns}, and its token's row"))
+    if settings.protects:
+        facts.append(("protected", "prompts of earlier concepts, and general ones"))
     times = [row["time"] for row in metrics if isinstance(row.get("time"), int | float)]
     if times:
         day = time.localtime(times[-1])
@@ -32,7 +38,7 @@ def facts_of(
     images = f"{train.batch} + {train.prior_batch}" if train.prior_batch else str(train.batch)
     lessons = sorted({row.get("steps", train.steps) for row in learned.concepts})
     steps = f"{lessons[0]} to {lessons[-1]}" if len(lessons) > 1 else f"{lessons[0]}"
-    facts.append(("each lesson", f"{steps} steps of {images} pictures"))
+    facts.append(("each lesson", f"{steps} steps of {images} picture{'s' * (images != '1')}"))
     facts.append(("picture size", f"{settings.resolution} px"))
     if isinstance(timings.get("device"), str):
         facts.append(("device", timings["device"]))

@@ -30,6 +30,7 @@ from cns_jax.engine.report.facts import facts_of, flat, model_name
 from cns_jax.engine.report.figures import REFERENCE, heat_map
 from cns_jax.engine.report.given import kept
 from cns_jax.engine.report.measures import measures, preserved
+from cns_jax.engine.report.moved import moved
 from cns_jax.engine.report.neurons import count_neurons
 from cns_jax.engine.report.pictures import Album, photos, sheet_file
 from cns_jax.engine.report.scores import verdict
@@ -77,13 +78,15 @@ def contents(learned: Learned) -> dict[str, Any]:
         "keys": [key(Look.of(i)) for i in range(len(rows))],
         "reference": key(REFERENCE),
         "measures": measures(found.summary, found.scores, names) if found.scores else [],
+        "moved": moved(rows),
         "pictures": found.num,
         "together": album.together() if album else [],
         "preserved": preserved(found.zero_shot),
         "zero_shot": found.zero_shot,
         "plain": album.plain()[:6] if album else [],
         "overview": None if album else sheet_file(folder / "overview.png"),
-        "weights": _weights(learned),
+        "selects": learned.settings.method.selects,
+        "weights": _weights(learned) if learned.settings.method.selects else None,
         "losses": losses([row["name"] for row in rows], metrics),
         "timings": durations(timings),
         "next_steps": next_steps(learned),
@@ -100,7 +103,7 @@ def _absent(page: Mapping[str, Any], evaluation: str) -> list[str]:
     told = [f"Scores, and pictures beside each other: {evaluation}."] if evaluation else []
     if gone:
         told.append(f"The pictures that {', '.join(gone)} was taught with: they are not where they were.")
-    if not page["weights"]:
+    if page["selects"] and not page["weights"]:
         told.append("Which weights were changed: the run's weight files are missing, or of different models.")
     missing = page["losses"]["missing"] if page["losses"] else []
     if not page["losses"]:
@@ -155,6 +158,7 @@ def _concept(learned: Learned, index: int, album: Album | None, found: Evaluated
         "course": lesson,
         "course_command": retrain(learned, lesson.best) if lesson and not lesson.last else (),
         "weights": f"{mask['neurons']:,.0f}".replace(",", "\u202f") if "neurons" in mask else "",
+        "every": mask.get("mask_share") == 1,
         "share": f"{100 * mask['mask_share']:.1f}\u00a0%" if "mask_share" in mask else "",
         "shared": f"{100 * mask['regularized_of_mask']:.0f}\u00a0%" if index and "regularized_of_mask" in mask else "",
     }

@@ -22,6 +22,7 @@ _PARTS = {
     "encode": "encoding pictures",
     "priors": "making prior images",
     "select": "choosing weights",
+    "protect": "measuring what moved",
     "train": "the lessons",
     "save": "saving",
     "sample": "drawing samples",
