@@ -31,6 +31,7 @@ from cns_jax.data.captions import class_prompt, scoring_captions
 from cns_jax.engine.concepts import find_concepts
 from cns_jax.engine.settings import RunSettings
 from cns_jax.evals.neuron_prompts import pool_of
+from cns_jax.methods.cns import CNS
 from cns_jax.neurons.calibration import draw
 from configs import mini
 
@@ -69,9 +70,10 @@ def main(_: list[str]) -> None:
 
 
 def settings_of(suite: Suite, model: Path, steps: int, folder: Path, state: str) -> RunSettings:
-    """configs/mini.py's first concept at the suite's sizes, without pictures; the state names the run's folder."""
+    """configs/mini.py's first concept at the suite's sizes by the reference's method, without pictures; the state
+    names the run's folder."""
     values = mini.get_config().to_dict()
-    values |= {"name": "concept", "model": str(model), "resolution": suite.pixels,
+    values |= {"name": "concept", "method_name": "cns", "model": str(model), "resolution": suite.pixels,
                "run": str(folder / state), "concepts": values["concepts"][:1]}  # fmt: skip
     values["method"] |= {"positions": "all"}  # as the reference's
     values["train"] |= {"batch": suite.batch, "prior_batch": suite.prior_batch, "steps": steps, "save_every": steps,
@@ -87,6 +89,7 @@ def write_job(suite: Suite, model: Path, steps: int, folder: Path, state: str) -
     settings = settings_of(suite, model, steps, folder, state)
     concept = find_concepts(settings)[0]
     method, train = settings.method, settings.train
+    assert isinstance(method, CNS)
     config = json.loads((model / "text_encoder" / "config.json").read_text())
     job = {
         "settings": dataclasses.asdict(settings),
