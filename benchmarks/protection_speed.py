@@ -1,18 +1,22 @@
 """What protection costs: python -m benchmarks.protection_speed [--suite={mini,sd15-small,sd15}] [--rounds=15]
 
 In one process, by turns: training steps of the method `protected` without protection, with its leading 128 directions,
-and with all of them. Beside that, the seconds for a concept's moment: its 25 prompts through the text encoder. A line
-goes to benchmarks/results/protection/speed.jsonl and the table of all lines to speed.md.
+and with all of them, on as many pictures as the suite's step of CNS has with its prior images. Beside that, what a
+concept's moment takes: its prompts through the text encoder. On a CPU the seconds are those of its cores, added up,
+which other work on the machine changes little. A line goes to benchmarks/results/protection/speed.jsonl and the table of
+all lines to speed.md.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import app, flags
 
@@ -47,7 +51,11 @@ def main(_: list[str]) -> None:
     suite = SUITES[_SUITE.value]
     folder = model_folder(suite, Path(_CACHE.value))
     line = {"suite": suite.name, "device": device(), "seconds": steps(suite, folder, _ROUNDS.value)}
-    line |= {"moment": moment(folder, min(_ROUNDS.value, 5)), **provenance()}
+    line |= {
+        "pictures": suite.batch + suite.prior_batch,
+        "moment": moment(folder, min(_ROUNDS.value, 5)),
+        **provenance(),
+    }
     file = Path(_RESULTS.value) / "speed.jsonl"
     keep(file, line, KEY)
     file.with_suffix(".md").write_text(table(read_lines(file)))
@@ -56,7 +64,8 @@ def main(_: list[str]) -> None:
 
 def steps(suite: Suite, folder: Path, rounds: int) -> dict[str, list[float]]:
     """Seconds a step, of each of DIRECTIONS in turns; a row a round."""
-    ours, method = Ours(suite, folder), Protected()
+    alone = dataclasses.replace(suite, batch=suite.batch + suite.prior_batch, prior_batch=0)
+    ours, method = Ours(alone, folder), Protected()
     works = {name: ours.step(method, None if count is None else ours.pull(count)) for name, count in DIRECTIONS.items()}
     for name, work in works.items():
         log.info("compiling: %s", name)
@@ -66,13 +75,14 @@ def steps(suite: Suite, folder: Path, rounds: int) -> dict[str, list[float]]:
 
 def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, per: int = 1) -> dict[str, list[float]]:
     """Seconds of each call, divided by `per`; each round begins with another one."""
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
     for index in range(rounds):
         for name in names[index % len(names) :] + names[: index % len(names)]:
-            begun = time.perf_counter()
+            begun = clock()
             calls[name]()
-            seconds[name].append((time.perf_counter() - begun) / per)
+            seconds[name].append((clock() - begun) / per)
     return seconds
 
 
@@ -94,11 +104,12 @@ def ratio(line: Mapping[str, Any], name: str) -> float:
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Markdown."""
-    head = ("suite", "step without protection", *(f"with {name}" for name in list(DIRECTIONS)[1:]),
+    head = ("suite", "pictures a step", "step without protection", *(f"with {name}" for name in list(DIRECTIONS)[1:]),
             "a concept's moment", "device")  # fmt: skip
     rows = [
         [
             line["suite"],
+            str(line["pictures"]),
             f"{1000 * np.median(line['seconds']['off']):.0f} ms",
             *(f"{ratio(line, name):.3f} x" for name in list(DIRECTIONS)[1:]),
             f"{np.median(line['moment']):.2f} s",

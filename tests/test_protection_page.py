@@ -12,6 +12,7 @@ from benchmarks.certificates import Point, by_drift, certified, first_concepts, 
 from benchmarks.entries import NOT_YET
 from benchmarks.lines import Run
 from benchmarks.protection_page import write_all
+from benchmarks.protection_speed import in_turns, ratio, table
 from benchmarks.protection_tables import Pair, compared, concepts, long, orders
 
 NAMES = ["cat", "dog", "sea"]
@@ -116,3 +117,18 @@ def test_the_page(tmp_path: Path) -> None:
     assert NOT_YET not in page.split("## Concepts")[0] and "nan" not in page and data["runs"] == len(lines)
     assert all(f"({f.relative_to(tmp_path)})" in page for f in files if f.suffix == ".png")
     assert len(data["figures"]["certificate"]["sweep"]) == 3
+
+
+def test_calls_are_timed_by_turns() -> None:
+    order: list[str] = []
+    calls = {name: lambda name=name: order.append(name) for name in ("off", "on")}
+    found = in_turns(calls, 3)
+    assert order == ["off", "on", "on", "off", "off", "on"] and [len(x) for x in found.values()] == [3, 3]
+
+
+def test_the_ratio_is_of_the_same_round() -> None:
+    """A busy machine makes a round slow, not a side."""
+    seconds = {"off": [1.0, 10.0, 1.0], "128 directions": [1.1, 11.0, 1.1], "all directions": [2.0, 20.0, 2.0]}
+    line = {"suite": "mini", "pictures": 2, "seconds": seconds, "moment": [1.0, 2.0, 9.0], "device": "cpu"}
+    assert ratio(line, "128 directions") == pytest.approx(1.1)
+    assert "| mini | 2 | 1000 ms | 1.100 x | 2.000 x | 2.00 s | cpu |" in table([line])

@@ -25,12 +25,14 @@ from cns_jax.protect.moments import Protected
 class Pull(NamedTuple):
     """What a step needs of it; float32, a pytree of fixed shapes.
 
-    basis_dk: the k leading eigenvectors of C; shrink_k: s = strength e / (1 + strength e) of their eigenvalues e, 0
-    (free) to 1 (held); toward: nested as the kernels, s times what the basis sees of the kernels held to (k, out).
+    With the k leading eigenvectors of C as basis B (d, k) and s = strength e / (1 + strength e) of their eigenvalues e,
+    0 (free) to 1 (held): basis_dk: B; shrink_kd: diag(s) B^T; toward: nested as the kernels, what shrink_kd makes of
+    the kernels held to (k, out). Where k is more than half of d, one product costs less than two: then basis_dk is None
+    and the others have it in them, (d, d) and (d, out).
     """
 
-    basis_dk: jax.Array
-    shrink_k: jax.Array
+    basis_dk: jax.Array | None
+    shrink_kd: jax.Array
     toward: Any
 
 
@@ -40,9 +42,17 @@ def pull_of(protected: Protected, strength: float, directions: int, kernels: Any
     values_d, vectors_dd = np.linalg.eigh(protected.moment_dd)
     keep = slice(-1, -min(directions, len(values_d)) - 1, -1)
     values_k, basis_dk = np.maximum(values_d[keep], 0), vectors_dd[:, keep]
-    scale_k = strength / (1 + strength * values_k)
-    toward = {name: _f32(scale_k[:, None] * (basis_dk.T @ b)) for name, b in protected.outputs.items()}
-    return Pull(_f32(basis_dk), _f32(scale_k * values_k), like(toward, kernels))
+    scaled_kd = (strength / (1 + strength * values_k))[:, None] * basis_dk.T
+    shrink_kd = values_k[:, None] * scaled_kd
+    if _at_once(len(values_k), len(values_d)):
+        toward = {name: _f32(basis_dk @ (scaled_kd @ b)) for name, b in protected.outputs.items()}
+        return Pull(None, _f32(basis_dk @ shrink_kd), like(toward, kernels))
+    toward = {name: _f32(scaled_kd @ b) for name, b in protected.outputs.items()}
+    return Pull(_f32(basis_dk), _f32(shrink_kd), like(toward, kernels))
+
+
+def _at_once(directions: int, width: int) -> bool:
+    return 2 * directions > width
 
 
 def pulled(pull: Pull, updates: Any, kernels: Any) -> Any:
@@ -53,9 +63,10 @@ def pulled(pull: Pull, updates: Any, kernels: Any) -> Any:
 
     def one(u: jax.Array, w: jax.Array, toward_ko: jax.Array) -> jax.Array:
         # what is pulled is a small difference of large numbers: TF32 or bfloat16 would pull to a kernel 0.1 % off
-        seen_ko = jnp.matmul(pull.basis_dk.T, w + u, precision=jax.lax.Precision.HIGHEST)
-        away_ko = pull.shrink_k[:, None] * seen_ko - toward_ko
-        return u - jnp.matmul(pull.basis_dk, away_ko, precision=jax.lax.Precision.HIGHEST)
+        away = jnp.matmul(pull.shrink_kd, w + u, precision=jax.lax.Precision.HIGHEST) - toward_ko
+        if pull.basis_dk is not None:
+            away = jnp.matmul(pull.basis_dk, away, precision=jax.lax.Precision.HIGHEST)
+        return u - away
 
     return jax.tree.map(one, updates, kernels, pull.toward)
 
@@ -63,13 +74,14 @@ def pulled(pull: Pull, updates: Any, kernels: Any) -> Any:
 def pull_shapes(kernels: Any, directions: int) -> Pull:
     """Of what `pull_of` returns; kernels may be shapes."""
     width = next(iter(flatten(kernels).values())).shape[0]
-    count = min(directions, width)
+    at_once = _at_once(min(directions, width), width)
+    count = width if at_once else min(directions, width)
 
     def shape(*sides: int) -> Any:
         return jax.ShapeDtypeStruct(sides, jnp.float32)
 
     toward = jax.tree.map(lambda w: shape(count, w.shape[1]), kernels)
-    return Pull(shape(width, count), shape(count), toward)
+    return Pull(None if at_once else shape(width, count), shape(count, width), toward)
 
 
 def held_share(protected: Protected, directions: int) -> float:

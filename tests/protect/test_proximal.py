@@ -94,7 +94,24 @@ def test_fewer_directions_hold_the_strongest() -> None:
     assert held_share(protected, 3) == pytest.approx(values[:3].sum() / values.sum())
     assert held_share(protected, 99) == pytest.approx(1.0)
     pull = pull_of(protected, 2.0, 3, KERNELS)
-    np.testing.assert_allclose(pull.shrink_k, 2 * values[:3] / (1 + 2 * values[:3]), rtol=1e-5)
+    shrunk = np.linalg.norm(pull.shrink_kd, axis=1)
+    np.testing.assert_allclose(shrunk, 2 * values[:3] / (1 + 2 * values[:3]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("directions", [7, 10])
+def test_one_product_is_the_two(directions: int) -> None:
+    """Of more than half of all directions, too, only the strongest hold."""
+    protected, kernels, updates = held(), like_kernels(1.0), like_kernels(0.1)
+    pull = pull_of(protected, 2.0, directions, KERNELS)
+    after = pulled(pull, updates, kernels)
+    values, vectors = np.linalg.eigh(protected.moment_dd)
+    basis = vectors[:, -directions:]
+    shrink = (2 / (1 + 2 * values[-directions:]))[:, None] * basis.T
+    assert pull.basis_dk is None
+    for leaf in ("to_k", "to_v"):
+        w, u = (np.asarray(tree["attn"][leaf], np.float64) for tree in (kernels, updates))
+        away = basis @ (shrink @ (protected.moment_dd @ (w + u) - protected.outputs[f"attn.{leaf}"]))
+        np.testing.assert_allclose(after["attn"][leaf], u - away, atol=3e-6)
 
 
 @pytest.mark.parametrize("directions", [3, WIDTH, 400])
