@@ -18,6 +18,7 @@ LOST = 0.75
 two fewer at least, so that no single picture decides."""
 
 _ROUNDING = 1e-6
+_FEW = 5  # cases of either kind, of fewer of which nothing is told
 
 
 class Point(NamedTuple):
@@ -76,10 +77,10 @@ class Limit(NamedTuple):
 
 
 def limit_of(points: Sequence[Point]) -> Limit | None:
-    """None if all concepts are lost, or none is. Best: the highest sum of both kinds' shares told rightly."""
+    """None if fewer than _FEW concepts are lost, or kept. Best: the highest sum of both kinds' shares told rightly."""
     drift, kept = (np.asarray(values) for values in zip(*sorted(points), strict=True)) if points else (np.zeros(0),) * 2
     lost = kept < LOST - _ROUNDING
-    if lost.all() or not lost.any():
+    if min(lost.sum(), (~lost).sum()) < _FEW:
         return None
     cuts = np.flatnonzero(np.diff(drift) > 0) + 1
     right = [lost[c:].sum() / lost.sum() + (~lost[:c]).sum() / (~lost).sum() for c in cuts]
@@ -93,9 +94,10 @@ def told(points: Sequence[Point]) -> str:
     """From which drift on a concept is lost, in a sentence."""
     found = limit_of(points)
     if found is None:
-        return f"Of {len(points)} certified concepts after later lessons, none can be told to be lost by its drift yet."
+        lost = sum(point.kept < LOST - _ROUNDING for point in points)
+        return f"{lost} of {len(points)} cases had lost more than a quarter of their score: too few to tell why."
     return (
-        f"Of {len(points)} certified concepts after later lessons, those whose keys and values had moved by less than "
+        f"Of {len(points)} cases, those whose keys and values had moved by less than "
         f"{_percent(found.drift)} since their own lesson had lost more than a quarter of their score in "
         f"{100 * found.below:.0f} % of cases, the others in {100 * found.above:.0f} %. No other drift tells lost "
         "concepts from kept ones better."
@@ -116,9 +118,10 @@ def by_drift(points: Sequence[Point]) -> Table:
             cells = (number(100 * float(kept.mean()), 0), *(number(x, 0) for x in few), number(lost, 0))
             rows.append([word(band), Entry(str(len(kept)), len(kept)), *cells])
     note = (
-        "Every concept after every later lesson, by how far its keys and values have moved since its own: its found "
-        "score as a share of that when it was new. Ten pictures a score, so the last column needs two fewer at least. "
-        "A concept that was found in fewer than half of its pictures when it was new is left out."
+        "A case is a concept after a later lesson: its found score as a share of that when it was new, by how far its "
+        f"keys and values have moved since its own lesson. {told(points)} Ten pictures a score, so the last "
+        "column needs two fewer at least. A concept that was found in fewer than half of its pictures when it was new "
+        "is left out."
     )
     head = ["moved", "cases", "kept, %: mean", "one in ten keeps less than", "median", "lost more than a quarter, %"]
     return Table("certificate", "by_drift", "Moved and kept", note, head, rows)

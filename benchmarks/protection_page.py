@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import protection_plots as plots
 from benchmarks import protection_tables as tables
-from benchmarks.certificates import by_drift, certified, first_concepts, told
+from benchmarks.certificates import by_drift, certified, first_concepts
 from benchmarks.lines import INTERVALS, Run, pick
 from benchmarks.page import origin, sections, write_page
 
@@ -49,7 +49,7 @@ def write_all(lines: Lines, cns: Lines, others: Mapping[str, Lines], folder: Pat
     label = "CNS, first concepts (lessons added up, of the base model's energy)"
     dots = points | {label: first_concepts(pick(old, "main"))}
     drawn = [*plots.long(runs, folder / "figures"), *plots.certificate(dots, every, folder / "figures")]
-    text = ["# A model that keeps what it learned", "", _HEAD, "", INTERVALS, "", told(every), ""]
+    text = ["# A model that keeps what it learned", "", _HEAD, "", INTERVALS, ""]
     text += sections(SECTIONS, shown, drawn, folder)
     text += ["---", "", origin(lines, "benchmarks.protection"), ""]
     return write_page(folder, len(lines), shown, drawn, "\n".join(text))

@@ -59,7 +59,7 @@ def certificate(named: Mapping[str, Sequence[Point]], medians: Sequence[Point], 
         if len(line):
             axes.plot(100 * line[:, 0], line[:, 1], color="black", linewidth=2, label="running median")
         axes.set_xscale("log")
-        axes.set_ylim(-0.05, 1.6)
+        axes.set_ylim(-0.05, 2.05)
         axes.set_xlabel("moved since its own lesson: keys and values, % of their energy (log)")
         axes.set_ylabel("found, as a share of that when it was new")
         axes.grid(axis="y")

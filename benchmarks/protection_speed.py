@@ -3,8 +3,8 @@
 In one process, by turns: training steps of the method `protected` without protection, with its leading 128 directions,
 and with all of them, on as many pictures as the suite's step of CNS has with its prior images. Beside that, what a
 concept's moment takes: its prompts through the text encoder. On a CPU the seconds are those of its cores, added up,
-which other work on the machine changes little. A line goes to benchmarks/results/protection/speed.jsonl and the table of
-all lines to speed.md.
+which other work on the machine changes little. A line goes to benchmarks/results/protection/speed.jsonl and the table
+of all lines to speed.md.
 """
 
 from __future__ import annotations

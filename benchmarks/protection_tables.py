@@ -87,7 +87,7 @@ def compared(pair: Pair) -> Table:
     """CNS, protected, and the difference."""
     rows = [] if not pair.protected else [*_measured_rows(pair), *_single_rows(pair)]
     note = (
-        f"The same {len(pair.protected)} sets and seeds, prompts and noise for both. Difference: protected minus CNS, "
+        f"{len(pair.protected)} runs of each, same sets, seeds, prompts and noise. Difference: protected minus CNS, "
         "paired, with its 95 % interval; where an interval is missing, a row has one number a method. A concept counts "
         f"as learned if at least {_GOOD} % of its pictures right after its lesson show it, mean over seeds. First "
         "concept keeps: what is left of its score after all lessons. Seconds were taken on two CPU cores that other "

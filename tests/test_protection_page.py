@@ -91,13 +91,19 @@ def test_points_are_of_later_lessons_and_of_learned_concepts() -> None:
 
 
 def test_the_limit_lies_between_kept_and_lost() -> None:
-    points = [Point(10.0**-e, 1.0) for e in (6, 5, 4, 3)] + [Point(10.0**-e, 0.3) for e in (1, 2, 0)]
-    found = limit_of(points[::-1])
+    kept, lost = ([Point(10.0**-e, x) for e in some] for some, x in (((7, 6, 5, 4, 3), 1.0), ((2, 1, 0, -1, -2), 0.3)))
+    found = limit_of([*lost, *kept])
     assert found is not None and found.drift == pytest.approx(10**-2.5) and (found.below, found.above) == (0, 1)
-    assert "0.32 %" in told(points) and "in 0 % of cases, the others in 100 %" in told(points)
-    assert limit_of(points[:4]) is limit_of([]) is limit_of(points[4:]) is None
-    assert [row[1].value for row in by_drift(points).rows] == [2, 1, 1, 1, 1, 1]
-    assert limit_of([Point(0.1, 0.75), Point(0.2, 1.0)]) is None, "one picture of four or more decides nothing"
+    assert "0.32 %" in told([*lost, *kept]) and "in 0 % of cases, the others in 100 %" in told([*lost, *kept])
+    assert [row[1].value for row in by_drift([*lost, *kept]).rows] == [3, 1, 1, 1, 1, 3]
+
+
+def test_a_few_cases_tell_no_limit() -> None:
+    kept = [Point(0.01 * i, 1.0) for i in range(1, 9)]
+    assert limit_of([]) is limit_of(kept) is limit_of([*kept, *[Point(1.0, 0.1)] * 4]) is None
+    assert "4 of 12 cases" in told([*kept, *[Point(1.0, 0.1)] * 4])
+    one_picture_less = [Point(1.0, 0.75)] * 5
+    assert limit_of([*kept, *one_picture_less]) is None and limit_of([*kept, *[Point(1.0, 0.7)] * 5]) is not None
 
 
 def test_the_running_median_is_of_neighbours() -> None:
