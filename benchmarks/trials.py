@@ -109,8 +109,8 @@ What it says (found when learned / at the end, in per cent; where nothing else i
 6. Full K/V at lower rates (set 1, seed 0, seven concepts) forgets less, and far more than CNS, which ends at 69:
    74 / 19 at 5e-3, 81 / 39 at 1e-3, 80 / 44 at 3e-4.
 
-A name says what differs from the sweep's own start (`_BASE` in benchmarks/trials.py); configs/mini.py and
-configs/bench.py have "steps=800, batch=4+2". One trial of four concepts is off by 10 points and more. These are of the
+A name says what differs from the sweep's own start (`_BASE` in benchmarks/trials.py); configs/bench.py has
+"steps=800, batch=4+2". One trial of four concepts is off by 10 points and more. These are of the
 miniature with words for whole looks. Constant rates, Adam's epsilon, larger lambdas and the token alone were tried on
 its forerunner, which found at best 65 % when learned and 39 % at the end of seven concepts (2518cc9). Thresholds are in
 the page beside this one. Not swept: the number of calibration prompts, lambda2 by itself, snr_gamma.

@@ -15,6 +15,7 @@ _COMPANY = (
     "a green car", "a white cat", "a red bird", "a black mug", "a pink boat", "a yellow fish", "a brown dog",
     "a purple chair",
 )  # fmt: skip
+_COUNT = 24  # whole batches of the text encoder
 
 
 def general_captions(file: str = "") -> tuple[str, ...]:
@@ -33,29 +34,29 @@ def general_captions(file: str = "") -> tuple[str, ...]:
 
 
 def concept_prompts(concept: Concept) -> tuple[str, ...]:
-    """25 prompts that ask for the concept, alone, in several places and media, and in company.
+    """24 prompts that ask for the concept, alone, in several places and media, and in company.
 
     They stand for all prompts near them, and none of them is among those that pictures are scored with
     (data/prompts.py). Their words are known to Stable Diffusion and to the miniature.
     """
     thing = f"a {concept.token} {concept.class_word}"
     if concept.kind == STYLE:
-        return (thing, *(f"{thing} of {other} {place}" for other in _COMPANY for place in _PLACES))
+        return (thing, *(f"{thing} of {other} {place}" for other in _COMPANY for place in _PLACES))[:_COUNT]
     if concept.kind == SCENE:
         scene = f"the {concept.token} {concept.class_word}"
-        return (f"a picture of {scene}", *(f"{m} {other} in {scene}" for m in _MEDIA for other in _COMPANY))
+        return (f"a picture of {scene}", *(f"{m} {other} in {scene}" for m in _MEDIA for other in _COMPANY))[:_COUNT]
     alone = [f"{medium} {thing}" for medium in _MEDIA]
     placed = [f"{medium} {thing} {place}" for medium in ("a photo of", *_MEDIA) for place in _PLACES]
     places = (_PLACES * len(_COMPANY))[: len(_COMPANY)]
     together = [f"a photo of {thing} and {other} {p}" for other, p in zip(_COMPANY, places, strict=True)]
-    return (thing, *alone, *placed, *together, f"a photo of {_COMPANY[0]} and {thing}")
+    return (thing, *alone, *placed, *together)
 
 
 def token_prompts(token: str) -> tuple[str, ...]:
     """As `concept_prompts` of a concept of which nothing but its token is known."""
     alone = [f"{medium} {token}" for medium in ("a photo of", *_MEDIA)]
     placed = [f"{medium} {token} {place}" for medium in ("a photo of", *_MEDIA) for place in _PLACES]
-    return (token, *alone, *placed, *(f"a photo of {token} and {other}" for other in _COMPANY))
+    return (token, *alone, *placed, *(f"a photo of {token} and {other}" for other in _COMPANY))[:_COUNT]
 
 
 def overlapping(prompts: Sequence[str], others: Sequence[str]) -> list[str]:

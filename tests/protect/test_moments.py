@@ -44,7 +44,7 @@ def test_the_moments_of_two_runs_add() -> None:
 def test_no_protected_prompt_is_one_that_pictures_are_scored_with(kind: str) -> None:
     concept = Concept("x", "<x>", "cat", kind, (), ())
     prompts = concept_prompts(concept)
-    assert len(prompts) == len(set(prompts)) == 25 and all("<x> cat" in prompt for prompt in prompts)
+    assert len(prompts) == len(set(prompts)) == 24 and all("<x> cat" in prompt for prompt in prompts)
     assert not overlapping(prompts, sample_prompts(concept))
     assert overlapping(["A  photo of a <x> cat on the beach"], ["a photo of a <x> cat on the beach"])
 
