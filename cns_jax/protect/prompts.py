@@ -44,7 +44,8 @@ def concept_prompts(concept: Concept) -> tuple[str, ...]:
         return (thing, *(f"{thing} of {other} {place}" for other in _COMPANY for place in _PLACES))[:_COUNT]
     if concept.kind == SCENE:
         scene = f"the {concept.token} {concept.class_word}"
-        return (f"a picture of {scene}", *(f"{m} {other} in {scene}" for m in _MEDIA for other in _COMPANY))[:_COUNT]
+        shown = [f"{medium} {other}" for medium in ("a photo of", *_MEDIA[:2]) for other in _COMPANY]
+        return tuple(f"{what} {'on' if i % 2 else 'in'} {scene}" for i, what in enumerate(shown))
     alone = [f"{medium} {thing}" for medium in _MEDIA]
     placed = [f"{medium} {thing} {place}" for medium in ("a photo of", *_MEDIA) for place in _PLACES]
     places = (_PLACES * len(_COMPANY))[: len(_COMPANY)]
