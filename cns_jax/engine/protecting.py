@@ -19,7 +19,7 @@ from cns_jax.engine.learned import tokens_before
 from cns_jax.engine.patching import Applied
 from cns_jax.engine.prepare import caches
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.studio import Studio
+from cns_jax.engine.studio import MINIATURE, Studio
 from cns_jax.miniature.world import world_prompts
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.protect.certificate import Change, Group, certificate, changes, within
@@ -36,7 +36,8 @@ _WORLD, _WORLD_SEED = 400, 77  # other draws than the control suite's
 
 def general_prompts(settings: RunSettings) -> tuple[str, ...]:
     """What a run protects besides its concepts."""
-    if settings.calibration == "miniature" and not settings.protect.captions:
+    drawn = settings.model == MINIATURE or settings.calibration == "miniature"
+    if drawn and not settings.protect.captions:
         return world_prompts(_WORLD, _WORLD_SEED)
     return general_captions(settings.protect.captions)
 
