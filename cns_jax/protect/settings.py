@@ -16,9 +16,9 @@ class ProtectSettings:
     each step draws protected keys and values back to what they were, of a direction of text-feature space with the
     general prompts' mean energy (1: by half). general: the weight of the general prompts beside 1 of each concept.
     captions: a text file with general prompts, one a line (empty: the shipped ones, or the drawn world's for the
-    miniature). directions: of text-feature space that are protected, the strongest first (0: all); fewer cost less time.
-    limit: a promise: a lesson stops moving what would change the keys or values of an earlier
-    concept's prompts, in any layer, by more than this share of their energy since its own lesson (0: no promise).
+    miniature). directions: of text-feature space that are protected, the strongest first (0: all); fewer cost less.
+    limit: a promise: a lesson stops moving what would change the keys or values of an earlier concept's prompts, in any
+    layer, by more than this share of their energy since its own lesson (0: no promise).
     rank: after its lesson, what it changed is cut to so many directions of text-feature space, the same for all layers:
     a patch of it is then small and exact, and so is a LoRA (0: all that it learned stays).
     """
