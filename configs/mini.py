@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     benchmarks/results/protection/trials.md; both say why.
 
     The miniature's few and small kernels learn at much higher rates than SD-1.5's. What `method` says of lambdas, neurons
-    and prior images is CNS's (--config.method_name=cns, best with --config.train.steps=800).
+    and prior images is CNS's (--config.method_name=cns).
     """
     return ConfigDict(
         {
@@ -54,11 +54,11 @@ def get_config() -> ConfigDict:
                 "rank": 16,
             },
             "train": {
-                "steps": 400,
+                "steps": 800,
                 "batch": 4,
                 "prior_batch": 2,
                 "steps_per_call": 10,
-                "decay_steps": 100,
+                "decay_steps": 200,
                 "save_every": 200,
                 "views": 4,
                 "flip": True,
