@@ -248,7 +248,7 @@ def _training_lines(settings: RunSettings, source: Source, cost: StepCost, lesso
     return [
         f"trains: {learns} {kernels / 1e6:.2f} M cross-attention K/V weights ({kernels / unet:.2%} of the UNet) and "
         f"one token row of {source.model.text_encoder.hidden_size}",
-        f"steps: {each} a concept, {steps} in all, {images} images of "
+        f"steps: {each} a concept, {steps} in all, {images} image{'s' * (images != '1')} of "
         f"{settings.resolution} px each: {cost.flops / 1e12:.3g} TFLOP a step, {cost.flops * steps / 1e15:.3g} PFLOP",
         f"memory: at least {memory / 1e9:.1f} GB a device: weights {cost.frozen / 1e9:.2f}, what learns "
         f"{cost.trained / 1e9:.2f}{pull}, kept for the backward pass {cost.saved / 1e9:.2f}"

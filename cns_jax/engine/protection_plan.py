@@ -33,7 +33,7 @@ def protection_lines(settings: RunSettings, source: Source, vocabulary: Vocabula
     lines = [
         f"protects: {len(prompts)} general prompts and every taught concept{before}; "
         f"{directions_of(settings, width)} of {width} directions; {moment_bytes(source) / 1e6:.2g} MB in the run's "
-        f"folder a concept, {outputs / 1e6:.2g} MB in memory",
+        f"folder a concept, {outputs / 1e6:.3g} MB in memory",
         f"text features of general prompts: {'kept from before' if file.exists() else 'to encode'}; of a concept's "
         f"prompts after its lesson",
     ]
