@@ -15,7 +15,8 @@ def get_config() -> ConfigDict:
     config = mini.get_config()
     config.concepts = ()
     config.method_name = "cns"
-    config.train.save_every = 800
+    config.train.steps = config.train.save_every = 800
+    config.train.decay_steps = 200
     config.prior.sample.steps = 12  # as in the runs of benchmarks/results/paper
     config.prior.sample.batch = 32
     config.sample.steps = 12

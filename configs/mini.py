@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     benchmarks/results/protection/trials.md; both say why.
 
     The miniature's few and small kernels learn at much higher rates than SD-1.5's. What `method` says of lambdas, neurons
-    and prior images is CNS's (--config.method_name=cns).
+    and prior images is CNS's (--config.method_name=cns, best with --config.train.steps=800).
     """
     return ConfigDict(
         {
@@ -46,19 +46,19 @@ def get_config() -> ConfigDict:
             },
             "protect": {
                 "enabled": "auto",
-                "strength": 0.05,
-                "general": 0.75,
+                "strength": 0.125,
+                "general": 0.3,
                 "captions": "",
                 "directions": 128,
                 "limit": 0.0,
                 "rank": 16,
             },
             "train": {
-                "steps": 800,
+                "steps": 400,
                 "batch": 4,
                 "prior_batch": 2,
                 "steps_per_call": 10,
-                "decay_steps": 200,
+                "decay_steps": 100,
                 "save_every": 200,
                 "views": 4,
                 "flip": True,

@@ -61,8 +61,8 @@ def get_config() -> ConfigDict:
             },
             "protect": {
                 "enabled": "auto",
-                "strength": 0.05,
-                "general": 0.75,
+                "strength": 0.125,
+                "general": 0.3,
                 "captions": "",
                 "directions": 128,
                 "limit": 0.0,

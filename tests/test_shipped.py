@@ -32,11 +32,11 @@ def test_a_configuration_of_the_users_own(tmp_path: Path, monkeypatch) -> None:
     """It changes a shipped one, and a neighbour of its own goes before a shipped one."""
     file = tmp_path / "mine.py"
     file.write_text("from configs import mini\n\ndef get_config():\n    return mini.get_config()\n")
-    assert shipped.load_config(str(file)).train.steps == 800
+    assert shipped.load_config(str(file)).train.steps == 400
     (tmp_path / "mini.py").write_text("def get_config():\n    return {'train': {'steps': 7}}\n")
     assert shipped.load_config(str(file)).train.steps == 7  # a mapping will do
     monkeypatch.chdir(tmp_path)
-    assert shipped.load_config("mini").train.steps == 800 and shipped.load_config("mini.py").train.steps == 7
+    assert shipped.load_config("mini").train.steps == 400 and shipped.load_config("mini.py").train.steps == 7
 
 
 @pytest.mark.parametrize(
