@@ -12,8 +12,8 @@ def get_config() -> ConfigDict:
     """The demo's settings. Rates and lambdas come from benchmarks/results/paper/sweep.md, steps and protection from
     benchmarks/results/protection/trials.md; both say why.
 
-    The miniature's few and small kernels learn at much higher rates than SD-1.5's. What `method` says of lambdas, neurons
-    and prior images is CNS's (--config.method_name=cns, best with --config.train.steps=800).
+    The miniature's few and small kernels learn at much higher rates than SD-1.5's. What `method` says of lambdas,
+    neurons and prior images is CNS's (--config.method_name=cns, best with --config.train.steps=800).
     """
     return ConfigDict(
         {
