@@ -164,7 +164,8 @@ def has_line(experiment: Planned, root: Path, pictures: int, lines: Sequence[Map
     base: the fingerprint of the model.
     """
     settings = experiment.settings(root)
-    parts = {part: getattr(settings, part) for part in ("method", "train", "sample", "protect")}
+    names = ("method", "train", "sample", *(["protect"] if settings.protects else []))
+    parts = {part: getattr(settings, part) for part in names}
     facts = {k: getattr(experiment, k) for k in KEY} | {"base": base, "judge": judge_id()}
 
     def of_it(line: Mapping[str, Any]) -> bool:

@@ -11,20 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
 from absl import app, flags
 
 from benchmarks.machine import device, provenance
 from benchmarks.ours import Ours
+from benchmarks.protection_cost import DIRECTIONS, in_turns, table
 from benchmarks.runs import keep, read_lines
 from benchmarks.suites import SUITES, Suite, model_folder
-from cns_jax.core.markdown import table_lines
 from cns_jax.core.settings import build
 from cns_jax.core.types import SUBJECT, Concept
 from cns_jax.engine.protecting import Protection
@@ -42,7 +37,6 @@ _CACHE = flags.DEFINE_string("cache", "runs/benchmarks", "where random Stable Di
 _RESULTS = flags.DEFINE_string("results", "benchmarks/results/protection", "folder of the lines and the table")
 
 KEY = ("suite", "device")
-DIRECTIONS = {"off": None, "128 directions": 128, "all directions": 0}
 
 
 def main(_: list[str]) -> None:
@@ -73,19 +67,6 @@ def steps(suite: Suite, folder: Path, rounds: int) -> dict[str, list[float]]:
     return in_turns({name: work.run for name, work in works.items()}, rounds, suite.steps)
 
 
-def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, per: int = 1) -> dict[str, list[float]]:
-    """Seconds of each call, divided by `per`; each round begins with another one."""
-    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    names = list(calls)
-    for index in range(rounds):
-        for name in names[index % len(names) :] + names[: index % len(names)]:
-            begun = clock()
-            calls[name]()
-            seconds[name].append((clock() - begun) / per)
-    return seconds
-
-
 def moment(folder: Path, rounds: int) -> list[float]:
     """Seconds for the moment of a concept's prompts, as a lesson takes it; compiled before."""
     values = mini.get_config().to_dict() | {"name": "moment", "model": str(folder)}
@@ -95,29 +76,6 @@ def moment(folder: Path, rounds: int) -> list[float]:
     protection = Protection(studio, settings)
     protection.moment(concept, studio.no_rows)
     return in_turns({"moment": lambda: protection.moment(concept, studio.no_rows)}, rounds)["moment"]
-
-
-def ratio(line: Mapping[str, Any], name: str) -> float:
-    """Median over the rounds of the step's time with protection by that without."""
-    return float(np.median(np.divide(line["seconds"][name], line["seconds"]["off"])))
-
-
-def table(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown."""
-    head = ("suite", "pictures a step", "step without protection", *(f"with {name}" for name in list(DIRECTIONS)[1:]),
-            "a concept's moment", "device")  # fmt: skip
-    rows = [
-        [
-            line["suite"],
-            str(line["pictures"]),
-            f"{1000 * np.median(line['seconds']['off']):.0f} ms",
-            *(f"{ratio(line, name):.3f} x" for name in list(DIRECTIONS)[1:]),
-            f"{np.median(line['moment']):.2f} s",
-            line["device"],
-        ]
-        for line in lines
-    ]
-    return "\n".join(table_lines(head, rows)) + "\n"
 
 
 if __name__ == "__main__":

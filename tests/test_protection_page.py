@@ -11,8 +11,8 @@ import pytest
 from benchmarks.certificates import Point, by_drift, certified, first_concepts, limit_of, running_median, told
 from benchmarks.entries import NOT_YET
 from benchmarks.lines import Run
+from benchmarks.protection_cost import in_turns, ratio, table
 from benchmarks.protection_page import write_all
-from benchmarks.protection_speed import in_turns, ratio, table
 from benchmarks.protection_tables import Pair, compared, concepts, long, orders
 
 NAMES = ["cat", "dog", "sea"]
