@@ -4,7 +4,7 @@
 
 teaches the sub-folders of DIR by name, as configs/photos.py does; the sets say which folders they want. Both flags are
 required. --config.method_name=protected teaches by protected K/V tuning instead, ours, without prior images: on the
-miniature it learns XXL and ends with XXE % of pictures that show the concept, where CNS learns 79 and ends with 63
+miniature it learns 81 and ends with 79 % of pictures that show the concept, where CNS learns 79 and ends with 63
 (benchmarks/results/protection). On Stable Diffusion neither is measured yet.
 
 One GPU with 24 GB should do (the paper's had that; not measured). A step has two images, so it runs on one or
