@@ -5,7 +5,11 @@
 2 CPU cores: about 4 minutes. Look at runs/mini/overview.png.
 """
 
+from dataclasses import asdict
+
 from ml_collections import ConfigDict
+
+from cns_jax.protect.settings import ProtectSettings
 
 
 def get_config() -> ConfigDict:
@@ -44,15 +48,7 @@ def get_config() -> ConfigDict:
                 "detach_begin": True,
                 "prior_images": False,
             },
-            "protect": {
-                "enabled": "auto",
-                "strength": 0.125,
-                "general": 0.3,
-                "captions": "",
-                "directions": 128,
-                "limit": 0.0,
-                "rank": 16,
-            },
+            "protect": {**asdict(ProtectSettings()), "rank": 16},
             "train": {
                 "steps": 400,
                 "batch": 4,

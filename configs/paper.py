@@ -19,7 +19,11 @@ prompt) are 8, and the sample sheets of seven concepts 7. At 30 % of the bfloat1
 47 s on an RTX 3090. The paper took four minutes a concept on an RTX 3090.
 """
 
+from dataclasses import asdict
+
 from ml_collections import ConfigDict
+
+from cns_jax.protect.settings import ProtectSettings
 
 
 def concept(name: str, class_word: str, kind: str = "subject", folder: str = "") -> dict[str, str]:
@@ -59,15 +63,7 @@ def get_config() -> ConfigDict:
                 "detach_begin": True,
                 "prior_images": False,
             },
-            "protect": {
-                "enabled": "auto",
-                "strength": 0.125,
-                "general": 0.3,
-                "captions": "",
-                "directions": 128,
-                "limit": 0.0,
-                "rank": 32,
-            },
+            "protect": {**asdict(ProtectSettings()), "rank": 32},
             "train": {
                 "steps": 500,
                 "batch": 1,

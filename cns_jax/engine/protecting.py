@@ -89,17 +89,17 @@ class Protection:
         self.groups: list[Group] = []
         self._base = cross_attention_kernels(studio.params["unet"])
 
-    def add(self, group: Group) -> None:
-        """A concept's lesson is over."""
+    def add(self, group: Group, kernels: Mapping[str, Any]) -> None:
+        """A concept's lesson is over. kernels: what the group reads."""
         self.groups.append(group)
         if self.settings.protects:
-            self._protected = self._protected + Protected.of(group.moment_dd, group.kernels())
+            self._protected = self._protected + Protected.of(group.moment_dd, kernels)
 
     def add_base(self, prompts: Mapping[str, tuple[str, ...]]) -> None:
         """Concepts of the base model, by their tokens: `base_prompts`."""
         for token, of_token in prompts.items():
             moment_dd = self._moment(of_token, self.studio.no_rows).astype(np.float32)
-            self.add(Group(token, moment_dd, lambda: self._base))
+            self.add(Group(token, moment_dd, lambda: self._base), self._base)
 
     def pull(self) -> Pull | None:
         """What the next lesson's steps are pulled to; None if the run is not protected."""
@@ -131,7 +131,7 @@ class Protection:
         weighing_dd = self._protected.moment_dd + moment_dd
         scales = {name: 1 / norm(w, weighing_dd) for name, w in before.items()}
         cut = decompose(change, weighing_dd, scales).cut(rank, np.float32)
-        return like(cut.apply({name: w.astype(np.float32) for name, w in before.items()}), kernels)
+        return like(cut.apply(before), kernels)
 
     def certificate(self, kernels: Mapping[str, Any]) -> list[Change]:
         """How much the taught concepts have moved since their own lessons, with these kernels."""

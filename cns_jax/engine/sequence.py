@@ -220,7 +220,7 @@ class TrainingRun:
             if moment_dd is None:
                 concept = Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ())
                 moment_dd = self.protection.moment(concept, padded_rows(found.rows_rd, self.rows))
-            self.protection.add(Group(row["name"], moment_dd, self._kernels_after(index)))
+            self.protection.add(Group(row["name"], moment_dd, self._kernels_after(index)), found.kernels)
 
     def _kernels_after(self, index: int) -> Callable[[], Any]:
         return lambda: self.snapshot(index).kernels
@@ -294,8 +294,9 @@ class TrainingRun:
         with self.timings.part("protect"):
             moment_dd = self.protection.moment(concept, rows_rd)
             kernels = self.protection.kept(memory.kernels, state.trainable.kernels, moment_dd)
-        state = state._replace(trainable=replicate(studio.mesh, state.trainable._replace(kernels=kernels)))
-        state = hold(steps, state)  # the cut has moved protected keys and values by a little
+        if kernels is not state.trainable.kernels:  # the cut has moved protected keys and values by a little
+            state = state._replace(trainable=replicate(studio.mesh, state.trainable._replace(kernels=kernels)))
+            state = hold(steps, state)
         after = self.method.commit(memory, plan, state.trainable)
         if self.settings.report.sheets:  # before the lesson counts as taught, so that a kill leaves none without one
             with self.timings.part("sample"):
@@ -338,7 +339,7 @@ class TrainingRun:
         for old in before:
             if old["weights"] != weights:
                 (self.directory / old["weights"]).unlink(missing_ok=True)
-        self.protection.add(Group(concept.name, moment_dd, self._kernels_after(index)))
+        self.protection.add(Group(concept.name, moment_dd, self._kernels_after(index)), memory.kernels)
 
     def _held(self, concept: Concept, step: int, state: TrainState, holder: Holder) -> TrainState:
         kernels, count = holder.held(state.trainable.kernels)

@@ -14,10 +14,19 @@ import optax
 
 from cns_jax.core.rng import stream
 from cns_jax.core.settings import require
-from cns_jax.core.tree import overlay
 from cns_jax.core.types import Trainable
 from cns_jax.methods.base import Task
-from cns_jax.methods.parts import KERNELS, ROWS, Memory, adam, beginning, check_row, empty_memory, on_kernels
+from cns_jax.methods.parts import (
+    KERNELS,
+    ROWS,
+    Memory,
+    OnKernels,
+    adam,
+    beginning,
+    check_numbers,
+    check_row,
+    on_kernels,
+)
 from cns_jax.neurons import select
 from cns_jax.neurons.regularize import continual_regularization, keep_selected, regularization_loss
 from cns_jax.neurons.score import cross_attention_kernels, feature_norms
@@ -45,7 +54,7 @@ class Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CNS:
+class CNS(OnKernels):
     """Hyperparameters; defaults are the paper's, the lambdas ours (the paper gives none).
 
     selection: "concept" (the method), "random" (as many random weights), "all" (full K/V tuning). scored:
@@ -88,25 +97,13 @@ class CNS:
         # at 1 the general mask would hold every weight, and a concept none
         require(0 < self.ratio < 1, f"method.ratio={self.ratio} must be above 0 and below 1")
         require(self.calibration_prompts > 0, f"method.calibration_prompts={self.calibration_prompts} must be positive")
-        for name in ("lambda1", "lambda2", "lr_neurons", "lr_token", "prior_weight"):
-            value = getattr(self, name)
-            require(0 <= value < float("inf"), f"method.{name}={value} must be finite and not negative")
-        epsilon = self.adam_epsilon
-        require(0 < epsilon < float("inf"), f"method.adam_epsilon={epsilon} must be positive and finite")
+        check_numbers(self, ("lambda1", "lambda2", "lr_neurons", "lr_token", "prior_weight"))
         if self.lambda2 > 0.1 * self.lambda1 * (1 + 1e-9):  # 3e-5 is a tenth of 3e-4, but not in binary
             warnings.warn(
                 f"method.lambda2={self.lambda2} is over a tenth of lambda1={self.lambda1}: it pulls the weights that "
                 "concepts share back to the base model and so fades old concepts",
                 stacklevel=2,
             )
-
-    def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Memory:
-        """No mask, W_0, zero rows (rows, width)."""
-        return empty_memory(base, rows, width)
-
-    def recalled(self, union: Any, kernels: Any, rows_rd: Any) -> Memory:
-        """The memory after concepts whose weights were kept: the union of their masks, the kernels and all rows."""
-        return Memory(union, kernels, rows_rd)
 
     def begin(
         self, key: jax.Array, base: Mapping[str, Any], memory: Memory, task: Task
@@ -140,7 +137,7 @@ class CNS:
         """What a lesson starts from when its neurons are known. kernels: W_0 in the dtype that it is kept in."""
         values = self.lambda1, self.lambda2, self.lr_neurons, self.lr_token
         scalars = (jax.device_put(np.float32(value)) for value in values)
-        trainable, m_reg, w_base, row_r = beginning(kernels, memory, mask, row, init_row_d)
+        trainable, m_reg, w_base, row_r = _beginning(kernels, memory, mask, row, init_row_d)
         return trainable, Plan(mask, m_reg, memory.kernels, w_base, row_r, *scalars)
 
     def mask(self, plan: Plan, trainable: Trainable) -> Any:
@@ -161,10 +158,6 @@ class CNS:
             return select.random_like(stream(key, "random mask"), selection.concept)
         return selection.concept
 
-    def weights(self, base: Mapping[str, Any], trainable: Trainable) -> Mapping[str, Any]:
-        """The UNet with the trainable kernels in place of its own."""
-        return overlay(base["unet"], trainable.kernels)
-
     def optimizer(self, plan: Plan) -> optax.GradientTransformation:
         """L_reg's gradient, Adam for tokens and for neurons, then the masks over single weights."""
         regularize = continual_regularization(plan.previous, plan.base, plan.m_reg, plan.lambda1, plan.lambda2)
@@ -184,6 +177,12 @@ class CNS:
         """The union grows by the mask; kernels and rows are the trained ones."""
         return Memory(select.union(memory.union, plan.mask), trainable.kernels, trainable.rows_rd)
 
-    def merged(self, base: Mapping[str, Any], memory: Memory) -> tuple[Mapping[str, Any], jax.Array]:
-        """Free: the memory's kernels are the model."""
-        return overlay(base["unet"], memory.kernels), memory.rows_rd
+
+@jax.jit  # one program: a start compiles thirty small ones beside the step's
+def _beginning(
+    kernels: Any, memory: Memory, mask: Any, row: jax.Array, init_row_d: jax.Array
+) -> tuple[Trainable, Any, Any, jax.Array]:
+    """What `beginning` gives, and between its parts m_reg and W_0 in float32."""
+    trainable, row_r = beginning(memory.kernels, memory.rows_rd, row, init_row_d)
+    w_base = jax.tree.map(lambda w: w.astype(jnp.float32), kernels)
+    return trainable, select.intersect(mask, memory.union), w_base, row_r

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from cns_jax.core.settings import require
+from cns_jax.core.tree import overlay
 from cns_jax.core.types import Trainable
 from cns_jax.neurons import select
 from cns_jax.neurons.score import cross_attention_kernels
@@ -23,11 +25,36 @@ class Memory(NamedTuple):
     rows_rd: jax.Array
 
 
-def empty_memory(base: Mapping[str, Any], rows: int, width: int) -> Memory:
-    """No mask, W_0 in float32, zero rows (rows, width)."""
-    kernels = jax.tree.map(lambda w: w.astype(jnp.float32), cross_attention_kernels(base["unet"]))
-    no_rows_rd = jax.device_put(np.zeros((rows, width), np.float32))  # jnp.zeros would be a program of its own
-    return Memory(select.constant(kernels, False), kernels, no_rows_rd)
+class OnKernels:
+    """What methods have in common whose model is the cross-attention kernels and rows that they remember."""
+
+    def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Memory:
+        """No mask, W_0 in float32, zero rows (rows, width)."""
+        kernels = jax.tree.map(lambda w: w.astype(jnp.float32), cross_attention_kernels(base["unet"]))
+        no_rows_rd = jax.device_put(np.zeros((rows, width), np.float32))  # jnp.zeros would be a program of its own
+        return Memory(select.constant(kernels, False), kernels, no_rows_rd)
+
+    def recalled(self, union: Any, kernels: Any, rows_rd: Any) -> Memory:
+        """The memory after concepts whose weights were kept: the union of their masks, the kernels and all rows."""
+        return Memory(union, kernels, rows_rd)
+
+    def weights(self, base: Mapping[str, Any], trainable: Trainable) -> Mapping[str, Any]:
+        """The UNet with the trainable kernels in place of its own."""
+        return overlay(base["unet"], trainable.kernels)
+
+    def merged(self, base: Mapping[str, Any], memory: Memory) -> tuple[Mapping[str, Any], jax.Array]:
+        """Free: the memory's kernels are the model."""
+        return overlay(base["unet"], memory.kernels), memory.rows_rd
+
+
+def check_numbers(method: Any, names: Sequence[str]) -> None:
+    """Raises SettingsError for a field of `names` that is negative or not finite, or an adam_epsilon that is not
+    positive."""
+    for name in names:
+        value = getattr(method, name)
+        require(0 <= value < float("inf"), f"method.{name}={value} must be finite and not negative")
+    epsilon = method.adam_epsilon
+    require(0 < epsilon < float("inf"), f"method.adam_epsilon={epsilon} must be positive and finite")
 
 
 def check_row(memory: Memory, row: int) -> None:
@@ -37,16 +64,12 @@ def check_row(memory: Memory, row: int) -> None:
         raise ValueError(f"token row {row} does not exist: {reserved} are reserved; raise reserved_rows")
 
 
-@jax.jit  # one program: a start compiles thirty small ones beside the step's
-def beginning(
-    kernels: Any, memory: Memory, mask: Any, row: jax.Array, init_row_d: jax.Array
-) -> tuple[Trainable, Any, Any, jax.Array]:
-    """What trains, copied, with init_row_d in its row; m_reg; W_0 in float32; one-hot bool of the row."""
-    row_r = jnp.arange(memory.rows_rd.shape[0]) == row
-    rows_rd = jnp.where(row_r[:, None], init_row_d[None], memory.rows_rd)
-    w_base = jax.tree.map(lambda w: w.astype(jnp.float32), kernels)
-    trainable = Trainable(jax.tree.map(jnp.copy, memory.kernels), rows_rd)
-    return trainable, select.intersect(mask, memory.union), w_base, row_r
+@jax.jit  # one program: a start compiles many small ones beside the step's
+def beginning(kernels: Any, rows_rd: jax.Array, row: jax.Array, init_row_d: jax.Array) -> tuple[Trainable, jax.Array]:
+    """What trains: copies of the kernels and rows, with init_row_d in its row; and a one-hot bool of the row."""
+    row_r = jnp.arange(rows_rd.shape[0]) == row
+    rows_rd = jnp.where(row_r[:, None], init_row_d[None], rows_rd)
+    return Trainable(jax.tree.map(jnp.copy, kernels), rows_rd), row_r
 
 
 def adam(learning_rate: jax.Array, epsilon: float = 1e-8) -> optax.GradientTransformation:

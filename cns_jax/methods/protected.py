@@ -15,11 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cns_jax.core.settings import require
-from cns_jax.core.tree import overlay
 from cns_jax.core.types import Trainable
 from cns_jax.methods.base import Task
-from cns_jax.methods.parts import KERNELS, ROWS, Memory, adam, beginning, check_row, empty_memory, keep_row
+from cns_jax.methods.parts import (
+    KERNELS,
+    ROWS,
+    Memory,
+    OnKernels,
+    adam,
+    beginning,
+    check_numbers,
+    check_row,
+    keep_row,
+)
 from cns_jax.neurons import select
 
 
@@ -32,7 +40,7 @@ class Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Protected:
+class Protected(OnKernels):
     """All cross-attention K/V weights learn, held by `protect.*` to what earlier and general prompts need of them.
 
     lr_neurons, lr_token: learning rates of the K/V weights and of the token's row. adam_epsilon: of the K/V weights'
@@ -52,24 +60,12 @@ class Protected:
     selects: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("lr_neurons", "lr_token"):
-            value = getattr(self, name)
-            require(0 <= value < float("inf"), f"method.{name}={value} must be finite and not negative")
-        epsilon = self.adam_epsilon
-        require(0 < epsilon < float("inf"), f"method.adam_epsilon={epsilon} must be positive and finite")
+        check_numbers(self, ("lr_neurons", "lr_token"))
 
     @property
     def prior_weight(self) -> float:
         """Of the prior images' loss beside the concept's; 0 if there are none."""
         return float(self.prior_images)
-
-    def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Memory:
-        """No mask, W_0, zero rows (rows, width)."""
-        return empty_memory(base, rows, width)
-
-    def recalled(self, union: Any, kernels: Any, rows_rd: Any) -> Memory:
-        """The memory after concepts whose weights were kept: the kernels and all rows."""
-        return Memory(union, kernels, rows_rd)
 
     def begin(
         self, key: jax.Array, base: Mapping[str, Any], memory: Memory, task: Task
@@ -86,17 +82,13 @@ class Protected:
         return jax.eval_shape(self._start, memory, jax.ShapeDtypeStruct((), jnp.int32), init_row)
 
     def _start(self, memory: Memory, row: jax.Array, init_row_d: jax.Array) -> tuple[Trainable, Plan]:
-        trainable, _, _, row_r = beginning(memory.kernels, memory, memory.union, row, init_row_d)
+        trainable, row_r = beginning(memory.kernels, memory.rows_rd, row, init_row_d)
         rates = (jax.device_put(np.float32(value)) for value in (self.lr_neurons, self.lr_token))
         return trainable, Plan(row_r, *rates)
 
     def mask(self, plan: Plan, trainable: Trainable) -> Any:
         """Every weight."""
         return select.constant(trainable.kernels, True)
-
-    def weights(self, base: Mapping[str, Any], trainable: Trainable) -> Mapping[str, Any]:
-        """The UNet with the trainable kernels in place of its own."""
-        return overlay(base["unet"], trainable.kernels)
 
     def optimizer(self, plan: Plan) -> optax.GradientTransformation:
         """Adam for tokens and for kernels; of the rows only the concept's own moves."""
@@ -113,7 +105,3 @@ class Protected:
     def commit(self, memory: Memory, plan: Plan, trainable: Trainable) -> Memory:
         """Kernels and rows are the trained ones."""
         return Memory(select.constant(trainable.kernels, True), trainable.kernels, trainable.rows_rd)
-
-    def merged(self, base: Mapping[str, Any], memory: Memory) -> tuple[Mapping[str, Any], jax.Array]:
-        """Free: the memory's kernels are the model."""
-        return overlay(base["unet"], memory.kernels), memory.rows_rd

@@ -11,8 +11,8 @@ from cns_jax.engine.report.figures import Line, line_chart
 from cns_jax.engine.report.svg import Look
 from cns_jax.protect.certificate import percent
 
-# Share of their energy. On the miniature a concept that had moved by 1.5 % lost half of its score, others by less than
-# 1 % nothing; without any protection a lesson moves them by 400 % and more.
+# Share of their energy. benchmarks/results/protection has what was left of concepts by how far they had moved; without
+# any protection a lesson moves them by 400 % and more.
 _SEEN = 0.01
 
 
