@@ -20,7 +20,7 @@ from cns_jax.text.tokenizer import bpe_tables, load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.layout import file_key
 from cns_jax.weights.pipeline import Pipeline, Source
-from cns_jax.weights.snapshot import Snapshot, load_snapshot
+from cns_jax.weights.snapshot import Snapshot, load_moment, load_snapshot
 from cns_jax.weights.strict import load
 
 
@@ -90,6 +90,10 @@ class Learned:
             f"the run started from {self.kernels}",
         )
         return load_snapshot(whole(self.directory, self.concepts[index]), kernels)
+
+    def moments(self) -> list[np.ndarray | None]:
+        """Of each concept the second moment of its prompts' text features (d, d); None of runs of old versions."""
+        return [load_moment(whole(self.directory, row)) for row in self.concepts]
 
     def thumbnail(self, index: int = -1) -> Path:
         """A small picture of concept `index` (absent in runs of old versions)."""

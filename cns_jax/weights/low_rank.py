@@ -1,4 +1,9 @@
-"""A low-rank approximation of what was taught: the truncated singular value decomposition of each K/V difference."""
+"""A low-rank approximation of what was taught: of each K/V difference the nearest one in what prompts read of it.
+
+A change D moves keys and values by X D, of energy tr(D^T C D) with C = X^T X / n. With H = (C + mu I)^(1/2) and the
+singular value decomposition H D = U S V^T, H^-1 U_r S_r V_r^T is the nearest change of rank r in that sense
+(Eckart and Young 1936). Without C, all directions of text-feature space count alike.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ import numpy as np
 
 from cns_jax.core.tree import flatten
 from cns_jax.weights.layout import file_key, to_file
+from cns_jax.weights.shared_basis import roots
 
 _DOWN, _UP, _ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 
@@ -19,23 +25,27 @@ def lora_module(name: str) -> str:
 
 
 def low_rank_tensors(
-    base: Mapping[str, Any], kernels: Mapping[str, Any], rank: int, dtype: Any
+    base: Mapping[str, Any], kernels: Mapping[str, Any], rank: int, dtype: Any, weighing_dd: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """An ordinary LoRA under kohya's names: a kernel's lora_up (out, r), lora_down (r, in), and alpha = r, so that
     up @ down is added as it is.
 
     base, kernels: the cross-attention K/V kernels (float32) before and after, nested as in the UNet's parameters.
-    rank: r, at most the smaller side of a kernel. Of all matrices of that rank this one is nearest to the difference.
+    rank: r, at most the smaller side of a kernel. weighing_dd: C in any unit, of the text features that count (None:
+    all directions alike).
     """
     before, out = flatten(base), dict[str, np.ndarray]()
+    root_dd, inverse_dd = roots(len(next(iter(before.values()))), weighing_dd)
     for name, kernel in flatten(kernels).items():
-        difference = to_file(name, np.asarray(kernel) - np.asarray(before[name]))
-        left, singular, right = np.linalg.svd(difference, full_matrices=False)
-        r, root = min(rank, len(singular)), np.sqrt(singular)
+        change = np.asarray(kernel, np.float64) - np.asarray(before[name], np.float64)
+        left, singular, right = np.linalg.svd(root_dd @ change, full_matrices=False)
+        r = min(rank, len(singular))
+        down, up = (inverse_dd @ left[:, :r]) * singular[:r], right[:r]
+        # the same size on both sides: float16 holds neither 1e-8 nor 1e5
+        evened = np.sqrt(np.linalg.norm(down, axis=0))
         module = lora_module(name)
-        # the root on both sides: float16 holds neither 1e-8 nor 1e5
-        out[module + _UP] = (left[:, :r] * root[:r]).astype(dtype)
-        out[module + _DOWN] = (root[:r, None] * right[:r]).astype(dtype)
+        out[module + _UP] = to_file(name, evened[:, None] * up).astype(dtype)
+        out[module + _DOWN] = to_file(name, down / np.where(evened > 0, evened, 1)).astype(dtype)
         out[module + _ALPHA] = np.asarray(r, dtype)
     return out
 

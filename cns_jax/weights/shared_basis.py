@@ -77,7 +77,7 @@ def decompose(
     widths = {len(d) for d in change.values()}
     if len(widths) != 1:
         raise ValueError(f"the kernels read {sorted(widths)} features; one basis holds changes of one width")
-    root, inverse = _roots(widths.pop(), weighing_dd, ridge)
+    root, inverse = roots(widths.pop(), weighing_dd, ridge)
     weighed = {name: root @ np.asarray(d, np.float64) for name, d in change.items()}
     total = sum((scales[name] if scales else 1.0) ** 2 * (y @ y.T) for name, y in weighed.items())
     directions = np.linalg.eigh(total)[1][:, ::-1]
@@ -91,7 +91,7 @@ def factor(moment_dd: np.ndarray, rank: int = 32) -> np.ndarray:
     return (np.sqrt(np.maximum(values[kept], 0))[:, None] * vectors[:, kept].T).astype(np.float32)
 
 
-def _roots(d: int, weighing_dd: np.ndarray | None, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+def roots(d: int, weighing_dd: np.ndarray | None, ridge: float = RIDGE) -> tuple[np.ndarray, np.ndarray]:
     """(C + mu I)^(1/2), C's mean eigenvalue made 1, and its inverse; float64."""
     mean = 0.0 if weighing_dd is None else float(np.trace(weighing_dd)) / d
     if weighing_dd is None or mean <= 0:

@@ -79,6 +79,12 @@ def load_snapshot(file: Path, kernels: Mapping[str, Any]) -> Snapshot:
     return Snapshot(like(found, kernels), tensors[_ROWS], like(masks, kernels), tensors.get(_MOMENT))
 
 
+def load_moment(file: Path) -> np.ndarray | None:
+    """A snapshot's moment_dd alone; raises WeightsMismatch if the file is missing or cut short."""
+    where = index_file(file)[0].get(_MOMENT)
+    return None if where is None else where.raw()
+
+
 def padded_rows(rows_rd: np.ndarray, count: int) -> np.ndarray:
     """Concept rows (count, d): `rows_rd` with rows of zeros behind them; as they are if there are as many already."""
     return np.pad(rows_rd, ((0, max(count - len(rows_rd), 0)), (0, 0)))

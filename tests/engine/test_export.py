@@ -289,6 +289,27 @@ def test_the_cost_is_that_of_the_prompts() -> None:
     np.testing.assert_allclose((other.energy, other.error, other.change), (0.9, 0, 0), atol=1e-6)
 
 
+def test_low_rank_keeps_what_prompts_read() -> None:
+    """Of a change with a large part that prompts hardly read and a small one that they do, the second is kept."""
+    base = {"to_k": {"kernel": np.zeros((4, 4), np.float32)}}
+    taught = {"to_k": {"kernel": np.diag(np.float32([1, 0, 0, 3]))}}
+    read = np.diag([1.0, 1.0, 1.0, 0.0])
+    found = approximated(base, low_rank_tensors(base, taught, 1, np.float32, read))
+    np.testing.assert_allclose(found["to_k.kernel"], np.diag([1, 0, 0, 0]), atol=1e-6)
+    rng = np.random.default_rng(0)
+    features_nd = rng.normal(size=(50, 4)) * [3, 1, 0.3, 0.1]
+    base, taught = ({"to_k": {"kernel": rng.normal(size=(4, 6)).astype(np.float32)}} for _ in range(2))
+    kernel = taught["to_k"]["kernel"]
+    plain, weighed = (
+        np.linalg.norm(features_nd @ (approximated(base, tensors)["to_k.kernel"] - kernel))
+        for tensors in (
+            low_rank_tensors(base, taught, 2, np.float32),
+            low_rank_tensors(base, taught, 2, np.float32, features_nd.T @ features_nd),
+        )
+    )
+    assert weighed < 0.8 * plain
+
+
 def modes(folder: Path) -> dict[str, set[int]]:
     found: dict[str, set[int]] = {"file": set(), "folder": set()}
     for path in (folder, *folder.rglob("*")):

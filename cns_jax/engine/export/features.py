@@ -58,6 +58,15 @@ class Features:
         company = draw(DIVERSE_PROMPTS, _OWN, 1)
         return [self.moment(_prompts(concept, company)) for concept in self.export.concepts]
 
+    def weighing(self, kept: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Which directions count in the run's first concepts' changes, (d, d): those that the concepts' own prompts
+        read, and prompts of all kinds, each with the same energy.
+
+        kept: of each of these concepts the moment that the run kept, None where it has none.
+        """
+        own = [self.written[index] if moment is None else moment for index, moment in enumerate(kept)]
+        return sum((m / np.trace(m) for m in own), self.general / np.trace(self.general))
+
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         tokens = self.export.learned.tokens

@@ -9,6 +9,7 @@ from pathlib import Path
 from cns_jax.core.files import save_tensors
 from cns_jax.core.tree import flatten
 from cns_jax.engine.export.exporter import Exporter
+from cns_jax.engine.export.features import Features
 from cns_jax.engine.export.low_rank import cost_of_rank
 from cns_jax.engine.export.patches import write_patches
 from cns_jax.engine.learned import taught_before, with_concepts, with_rows
@@ -46,8 +47,11 @@ def _lora(export: Exporter) -> list[Path]:
     _warn_of_earlier_lessons(export)
     request, before, after = export.request, export.kernels, export.snapshot.kernels
     if request.rank:
-        tensors = low_rank_tensors(before, after, request.rank, export.dtype)
-        log.info("rank %d %s", request.rank, cost_of_rank(export, tensors))
+        features = Features(export)
+        tensors = low_rank_tensors(
+            before, after, request.rank, export.dtype, features.weighing(export.learned.moments())
+        )
+        log.info("rank %d %s", request.rank, cost_of_rank(export, features, tensors))
     else:
         tensors = difference_tensors(before, after, export.dtype)
     if request.bundle_embeddings:  # InvokeAI and diffusers refuse a file that holds them

@@ -35,9 +35,9 @@ class Cost:
         )
 
 
-def cost_of_rank(export: Exporter, tensors: Mapping[str, np.ndarray]) -> Cost:
-    """What the file with `tensors` loses of what is exported. Loads the text encoder, nothing else."""
-    text_nd = np.concatenate(Features(export).samples)
+def cost_of_rank(export: Exporter, features: Features, tensors: Mapping[str, np.ndarray]) -> Cost:
+    """What the file with `tensors` loses of what is exported."""
+    text_nd = np.concatenate(features.samples)
     return cost(export.kernels, export.snapshot.kernels, approximated(export.kernels, tensors), text_nd)
 
 

@@ -68,12 +68,6 @@ class _Lesson:
         """Whether the lesson was kept to some of the weights."""
         return self.sparse.count < _REAL_MASK * sum(kernel.size for kernel in self.wanted.values())
 
-    def weighing(self) -> np.ndarray:
-        """Which directions count, (d, d): those of the prompts of the concepts so far, and of prompts of all kinds."""
-        kept = self.moments
-        own = [self.features.written[i] if moment is None else moment for i, moment in enumerate(kept)]
-        return sum((m / np.trace(m) for m in own), self.features.general / np.trace(self.features.general))
-
     def low_rank(self, limit: float, budget: int) -> tuple[LowRank, Fidelity]:
         """The smallest change of low rank that keeps to `limit`, or the nearest of at most `budget` bytes.
 
@@ -83,7 +77,7 @@ class _Lesson:
             all(np.isfinite(kernel).all() for kernel in self.wanted.values()),
             f"the weights after {self.name} hold NaN or infinity, since the training diverged: nothing to patch with",
         )
-        weighing = self.weighing()
+        weighing = self.features.weighing(self.moments)
         change = {name: kernel - self.before[name] for name, kernel in self.wanted.items()}
         found = decompose(change, weighing, {n: 1 / norm(kernel, weighing) for n, kernel in self.wanted.items()})
         samples = [x.T @ x for x in self.features.samples[: self.index + 1]]
