@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,19 +19,23 @@ from cns_jax.engine.sampling import decode, sample_latents
 from cns_jax.engine.step import StepSpec, step_shapes, train_steps
 from cns_jax.engine.studio import stored_dtype
 from cns_jax.methods.cns import CNS
+from cns_jax.methods.protected import Protected
 from cns_jax.nn.model import Model
+from cns_jax.protect.proximal import pull_shapes
+from cns_jax.protect.settings import ProtectSettings
 
 DTYPE = jnp.dtype(jnp.bfloat16)
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What is compiled. images: of the concept and as many prior ones, a chip and step; or pictures a call; steps: of
-    the sampler."""
+    """What is compiled. images: of the concept a chip and step, and of CNS as many prior ones; or pictures a call;
+    steps: of the sampler; method: CNS, or the protected one with its pull."""
 
     name: str
     images: int
     steps: int = 1
+    method: Literal["cns", "protected"] = "cns"
 
 
 class Shapes:
@@ -54,10 +58,12 @@ class Shapes:
         """An array that every device holds."""
         return jax.ShapeDtypeStruct(shape, dtype, sharding=self.everywhere)
 
-    def step(self, images: int) -> jax.stages.Lowered:
-        """One step of CNS on `images` concept and `images` prior images a chip."""
-        method, chips = CNS(), self.mesh.size
-        spec = StepSpec(self.model, method, self.schedule, self.mesh, images * chips, images * chips, 0.0)
+    def step(self, images: int, name: Literal["cns", "protected"]) -> jax.stages.Lowered:
+        """One step on `images` concept images a chip; of CNS with as many prior ones, of the protected method with its
+        pull."""
+        method, count = CNS() if name == "cns" else Protected(), images * self.mesh.size
+        priors = count if method.prior_weight else 0
+        spec = StepSpec(self.model, method, self.schedule, self.mesh, count, priors, 0.0)
         memory = jax.eval_shape(lambda params: method.empty(params, ROWS, self.width), self.params)
         h, w, c = self.latents
         ids, one = partial(self.array, dtype=jnp.int32), self.array((), jnp.int32)
@@ -65,8 +71,9 @@ class Shapes:
             self.array((VIEWS, h, w, 2 * c)), ids((VIEWS, self.length)), one,
             self.array((PRIORS, h, w, c)), ids((PRIORS, self.length)), one,
         )  # fmt: skip
+        pull = pull_shapes(memory.kernels, ProtectSettings().directions) if method.protects else None
         function = jax.jit(train_steps.__wrapped__, static_argnames=("spec", "steps"), donate_argnames="state")
-        return function.lower(spec, 1, *step_shapes(spec, self.params, memory, data))
+        return function.lower(spec, 1, *step_shapes(spec, self.params, memory, data, pull))
 
     def sample(self, images: int, steps: int) -> jax.stages.Lowered:
         """Latents of `images` pictures: prompts, and `steps` steps with guidance."""
@@ -90,4 +97,4 @@ class Shapes:
         """A program by its name."""
         if program.name == "sample":
             return self.sample(program.images, program.steps)
-        return self.decode(program.images) if program.name == "decode" else self.step(program.images)
+        return self.decode(program.images) if program.name == "decode" else self.step(program.images, program.method)

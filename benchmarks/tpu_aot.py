@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 PROGRAMS = {
     "step": Program("step", 1),
     "step4": Program("step", 4),
+    "protected": Program("step", 1, method="protected"),
     "sample": Program("sample", 4, 25),
     "decode": Program("decode", 4),
 }
