@@ -19,6 +19,7 @@ from benchmarks import long_runs
 from benchmarks.experiments import perform_all
 from benchmarks.protected_runs import GROUPS
 from benchmarks.protection_page import write_all
+from benchmarks.protection_pictures import draw_kept
 from benchmarks.runs import read_lines
 from cns_jax.core.settings import SettingsError
 from cns_jax.engine.fit import Interrupted
@@ -61,6 +62,7 @@ def _page(file: Path) -> bool:
     lines = read_lines(file)
     if lines:
         also = {Path(name).stem: read_lines(Path(name)) for name in _ALSO.value}
+        draw_kept(Path(_ROOT.value), file.parent / "figures")
         write_all(lines, read_lines(Path(_CNS.value)), also, file.parent)
     return bool(lines)
 

@@ -11,11 +11,13 @@ from benchmarks import protection_tables as tables
 from benchmarks.certificates import by_drift, certified, first_concepts
 from benchmarks.lines import INTERVALS, Run, pick
 from benchmarks.page import origin, sections, write_page
+from benchmarks.protection_pictures import kept
 
 Lines = Sequence[Mapping[str, Any]]
 
 SECTIONS = {
     "compared": "Against CNS",
+    "pictures": "Pictures",
     "orders": "A scene or a style first",
     "long": "Many concepts",
     "certificate": "The certificate",
@@ -48,7 +50,8 @@ def write_all(lines: Lines, cns: Lines, others: Mapping[str, Lines], folder: Pat
     shown = [tables.compared(main), tables.orders(turned), tables.long(runs), by_drift(every), tables.concepts(main)]
     label = "CNS, first concepts (lessons added up, of the base model's energy)"
     dots = points | {label: first_concepts(pick(old, "main"))}
-    drawn = [*plots.long(runs, folder / "figures"), *plots.certificate(dots, every, folder / "figures")]
+    figures = folder / "figures"
+    drawn = [*kept(figures), *plots.long(runs, figures), *plots.certificate(dots, every, figures)]
     text = ["# A model that keeps what it learned", "", _HEAD, "", INTERVALS, ""]
     text += sections(SECTIONS, shown, drawn, folder)
     text += ["---", "", origin(lines, "benchmarks.protection"), ""]
