@@ -73,9 +73,9 @@ def settings_of(suite: Suite, model: Path, steps: int, folder: Path, state: str)
     """configs/mini.py's first concept at the suite's sizes by the reference's method, without pictures; the state
     names the run's folder."""
     values = mini.get_config().to_dict()
-    values |= {"name": "concept", "method_name": "cns", "model": str(model), "resolution": suite.pixels,
+    values |= {"name": "concept", "model": str(model), "resolution": suite.pixels,
                "run": str(folder / state), "concepts": values["concepts"][:1]}  # fmt: skip
-    values["method"] |= {"positions": "all"}  # as the reference's
+    values["method"] |= {"name": "cns", "positions": "all"}  # as the reference's
     values["train"] |= {"batch": suite.batch, "prior_batch": suite.prior_batch, "steps": steps, "save_every": steps,
                         "views": 2, "decay_steps": 0}  # fmt: skip
     values["report"] |= {"sheets": False, "pictures": 0}

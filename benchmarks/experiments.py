@@ -50,7 +50,7 @@ L_reg (Fig. 5 and Table 2 of the paper); token: the token's row alone, so what n
 @dataclass(frozen=True)
 class Experiment:
     """One sequence of lessons. order: a rotation of the set's concepts by that many places; count: how many of them;
-    method_name: of the method; method, train, protect: what differs from configs/bench.py."""
+    method, train, protect: what differs from configs/bench.py."""
 
     group: str
     variant: str
@@ -60,7 +60,6 @@ class Experiment:
     method: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     count: int = 7
-    method_name: str = "cns"
     protect: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -77,7 +76,6 @@ class Experiment:
         values |= {"name": self.variant, "data_root": f"miniature:{self.number}", "seed": self.seed}
         values |= {"concepts": [{"name": name} for name in names], "run": str(root / self.name)}
         values["prior"]["directory"] = str(root / "cache")
-        values["method_name"] = self.method_name
         values["method"] |= self.method
         values["train"] |= self.train
         values["protect"] = values.get("protect", {}) | dict(self.protect)
@@ -171,7 +169,6 @@ def has_line(experiment: Planned, root: Path, pictures: int, lines: Sequence[Map
     def of_it(line: Mapping[str, Any]) -> bool:
         """A setting that did not exist when the line was made had its default's effect."""
         same = all(asdict(type(part)()) | line.get(name, {}) == asdict(part) for name, part in parts.items())
-        same = same and line.get("method_name", "cns") == settings.method_name
         return line["cells"][0][4] == pictures and same and all(line[k] == v for k, v in facts.items())
 
     return any(of_it(line) for line in lines)
@@ -200,8 +197,8 @@ def finished(folders: Sequence[str], pictures: int) -> Iterator[dict[str, Any]]:
 
 def variant_of(settings: RunSettings) -> str:
     """The one of VARIANTS that CNS's settings make, or another method's name."""
-    if settings.method_name != "cns":
-        return settings.method_name
+    if settings.method.name != "cns":
+        return settings.method.name
     differing = [
         name for name, values in VARIANTS.items() if all(getattr(settings.method, k) == v for k, v in values.items())
     ]
@@ -262,7 +259,6 @@ def line(about: Mapping[str, Any], folder: Path, found: Mapping[str, Any]) -> di
         **about,
         "model": config["model"],
         "concepts": names,
-        "method_name": config["method_name"],
         "method": config["method"],
         "protect": config["protect"],
         "train": config["train"],

@@ -18,7 +18,7 @@ def protected(group: str, number: int, seed: int, order: int = 0) -> Experiment:
     steps, decay = (values["train"][name] for name in ("steps", "decay_steps"))
     return Experiment(
         group, VARIANT, number, seed, order, values["method"], {"steps": steps, "save_every": steps,
-        "decay_steps": decay}, method_name=VARIANT, protect=values["protect"],
+        "decay_steps": decay}, protect=values["protect"],
     )  # fmt: skip
 
 

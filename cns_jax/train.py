@@ -51,7 +51,7 @@ def main(_: list[str]) -> None:
     for name in shipped.overridden("method"):
         if not hasattr(settings.method, name):
             logging.warning(
-                "config.method.%s changes nothing: method %s has no such setting", name, settings.method_name
+                "config.method.%s changes nothing: method %s has no such setting", name, settings.method.name
             )
     if _DRY_RUN.value:
         print("\n".join(plan(settings)))

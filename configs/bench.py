@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     """configs/mini.py's settings with all seven concepts, without sheets and a closing evaluation."""
     config = mini.get_config()
     config.concepts = ()
-    config.method_name = "cns"
+    config.method.name = "cns"
     config.train.steps = config.train.save_every = 800
     config.train.decay_steps = 200
     config.prior.sample.steps = 12  # as in the runs of benchmarks/results/paper

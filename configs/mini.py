@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     benchmarks/results/protection/trials.md; both say why.
 
     The miniature's few and small kernels learn at much higher rates than SD-1.5's. What `method` says of lambdas,
-    neurons and prior images is CNS's (--config.method_name=cns, best with --config.train.steps=800).
+    neurons and prior images is CNS's (--config.method.name=cns, best with --config.train.steps=800).
     """
     return ConfigDict(
         {
@@ -32,8 +32,8 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "concepts": ({"name": "tiger_cat"}, {"name": "spotted_dog"}, {"name": "checked_mug"}),
             "calibration": "miniature",
-            "method_name": "protected",
             "method": {
+                "name": "protected",
                 "ratio": 0.3,
                 "calibration_prompts": 20,
                 "positions": "caption+eot",

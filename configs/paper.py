@@ -3,7 +3,7 @@
     python -m cns_jax.train --config=paper --config.model=PATH_OR_ID --config.data_root=DIR
 
 teaches the sub-folders of DIR by name, as configs/photos.py does; the sets say which folders they want. Both flags are
-required. --config.method_name=protected teaches by protected K/V tuning instead, ours, without prior images: on the
+required. --config.method.name=protected teaches by protected K/V tuning instead, ours, without prior images: on the
 miniature it learns 81 and ends with 79 % of pictures that show the concept, where CNS learns 79 and ends with 63
 (benchmarks/results/protection). On Stable Diffusion neither is measured yet.
 
@@ -47,8 +47,8 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "concepts": (),
             "calibration": "diverse",
-            "method_name": "cns",
             "method": {
+                "name": "cns",
                 "ratio": 0.3,
                 "calibration_prompts": 20,
                 "positions": "caption+eot",

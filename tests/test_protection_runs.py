@@ -24,7 +24,7 @@ from configs import mini
 def test_the_method_has_the_settings_of_the_demo_and_is_measured_as_cns_is(tmp_path: Path) -> None:
     demo, cns = mini.get_config().to_dict(), Experiment("main", "cns", 2, 1).settings(tmp_path)
     own = protected("main", 2, 1).settings(tmp_path)
-    assert own.method_name == "protected" and own.protects and own.train.prior_batch == 0
+    assert own.method.name == "protected" and own.protects and own.train.prior_batch == 0
     assert dataclasses.asdict(own.protect) == demo["protect"]
     assert all(demo["method"][name] == value for name, value in dataclasses.asdict(own.method).items())
     assert (own.train.steps, own.train.decay_steps) == (demo["train"]["steps"], demo["train"]["decay_steps"])

@@ -23,8 +23,7 @@ def values(model: Path, folder: Path) -> dict[str, Any]:
         "resolution": 16,
         "concepts": [{"name": name} for name in CONCEPTS],
         "reserved_rows": 5,
-        "method_name": "cns",
-        "method": {"lr_neurons": 1e-2, "lr_token": 1e-2, "calibration_prompts": 4},
+        "method": {"name": "cns", "lr_neurons": 1e-2, "lr_token": 1e-2, "calibration_prompts": 4},
         "train": {"steps": 12, "batch": 3, "prior_batch": 1, "steps_per_call": 2, "save_every": 4, "views": 2},
         "prior": {"images": 4, "directory": str(folder.parent / "cache"), "sample": sample},
         "sample": sample,
@@ -38,7 +37,7 @@ def flags(config: dict[str, Any], prefix: str = "--config") -> list[str]:
     for key, value in config.items():
         if isinstance(value, dict):
             out += flags(value, f"{prefix}.{key}")
-        elif key not in ("name", "concepts", "reserved_rows"):
+        elif f"{prefix}.{key}" not in ("--config.name", "--config.concepts", "--config.reserved_rows"):
             out.append(f"{prefix}.{key}={value}")
     return out
 

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from cns_jax.core.settings import SettingsError, choices_of
+from cns_jax.core.settings import NAME, SettingsError, choices_of
 
 
 def entries(cls: type) -> dict[str, str]:
@@ -92,8 +92,8 @@ def _inner(group: _Group, field: dataclasses.Field[Any]) -> list[_Group]:
         return _Group(cls, name, heading, value if isinstance(value, cls) else None)
 
     if field.name in choices_of(group.cls):
-        by, table = choices_of(group.cls)[field.name]
-        return [of(cls, name, f"{name} with {by}={chosen}") for chosen, cls in table.items()]
+        table = choices_of(group.cls)[field.name]
+        return [of(cls, name, f"{name} with {name}.{NAME}={chosen}") for chosen, cls in table.items()]
     cls, many = _dataclass(hint), "[0]" if typing.get_origin(hint) is tuple else ""
     return [of(cls, name + many, name + many)] if cls else []
 

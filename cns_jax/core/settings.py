@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+NAME = "name"
+"""The setting of a group that says which class the group is, where there are several."""
 
 
 class SettingsError(ValueError):
@@ -32,7 +34,7 @@ def names_of(cls: type, prefix: str) -> Iterator[str]:
         name, hint = f"{prefix}.{field}", hints[field]
         yield name
         if field in choices_of(cls):
-            for chosen in choices_of(cls)[field][1].values():
+            for chosen in choices_of(cls)[field].values():
                 yield from names_of(chosen, name)
         inner, many = (typing.get_args(hint)[0], "[0]") if typing.get_origin(hint) is tuple else (hint, "")
         if dataclasses.is_dataclass(inner) and isinstance(inner, type):
@@ -43,11 +45,12 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str, known: Sequence[
     if not isinstance(values, Mapping):
         raise SettingsError(f"{where}={values!r} is a {type(values).__name__}; it must be a group of settings")
     hints = typing.get_type_hints(cls)
-    for field, (by, table) in choices_of(cls).items():
-        name = values.get(by, getattr(cls, by))
-        require(isinstance(name, str) and name in table, f"{where}.{by}={name!r} must be one of {', '.join(table)}")
-        hints[field] = table[name]
+    for field, table in choices_of(cls).items():
         if isinstance(values.get(field), Mapping):
+            name = values[field].get(NAME, next(iter(table)))
+            known_name = isinstance(name, str) and name in table
+            require(known_name, f"{where}.{field}.{NAME}={name!r} must be one of {', '.join(table)}")
+            hints[field] = table[name]
             values = {**values, field: _of_the_chosen(values[field], table[name], table.values())}
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     for key in values:
@@ -60,10 +63,10 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str, known: Sequence[
     return cls(**{key: _value(hints[key], value, f"{where}.{key}", known) for key, value in values.items()})
 
 
-def choices_of(cls: type) -> Mapping[str, tuple[str, Mapping[str, type]]]:
-    """What a dataclass says in CHOICES of fields whose class another field names: field -> (that field, name ->
-    class)."""
-    found: Mapping[str, tuple[str, Mapping[str, type]]] = getattr(cls, "CHOICES", {})
+def choices_of(cls: type) -> Mapping[str, Mapping[str, type]]:
+    """What a dataclass says in CHOICES of fields whose class follows from the setting `name` in them: field ->
+    (name -> class). The first class is taken where no name is given."""
+    found: Mapping[str, Mapping[str, type]] = getattr(cls, "CHOICES", {})
     return found
 
 

@@ -108,9 +108,15 @@ def read_settings(file: Path) -> RunSettings:
     """
     values = read_json(file)
     try:
-        return build(RunSettings, {**values, "run": str(file.parent)})
+        return build(RunSettings, {**_renamed(values), "run": str(file.parent)})
     except SettingsError as error:
         raise SettingsError(f"{file} is damaged, or of another version: {error}") from None
+
+
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json in today's names: the method's stood beside its settings."""
+    name, others = values.get("method_name"), {k: v for k, v in values.items() if k != "method_name"}
+    return {**others, "method": {"name": name, **others.get("method", {})}} if name else others
 
 
 def data_folder(directory: str | Path) -> Path:

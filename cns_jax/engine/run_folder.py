@@ -40,8 +40,12 @@ def earlier_settings(settings: RunSettings) -> RunSettings | None:
     before = read_settings(file)
     was, now = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(settings))
     differing = [key for key in now if was.get(key) != now[key] and not _FREE.fullmatch(key)]
-    if "method_name" in differing:  # the rest follows from it
-        differing = [key for key in differing if not key.startswith("method.") and key != "train.prior_batch"]
+    if "method.name" in differing:  # the rest follows from it
+        differing = [
+            key
+            for key in differing
+            if key == "method.name" or not key.startswith("method.") and key != "train.prior_batch"
+        ]
     if settings.drawn != before.drawn:
         differing.append("data_root")
     if bool(settings.prior.folder) != bool(before.prior.folder):  # where own pictures lie is free, not whether

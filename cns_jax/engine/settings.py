@@ -173,8 +173,8 @@ class RunSettings:
     name: of the run (a configuration's own name if it says none). run: the run's folder (empty: runs/<name>).
     resolution: side of the pictures in pixels, a multiple of 8. seed: of every random draw. reserved_rows: rows of the
     token table for concepts, one each; more concepts reserve more by themselves, and then the step is compiled once
-    more. calibration: the prompts that show which neurons serve everything. method_name: the continual method,
-    cns or protected; of `method`, what belongs to the other one alone is passed over.
+    more. calibration: the prompts that show which neurons serve everything. method: the continual method that
+    method.name says; settings that belong to other methods alone are passed over.
     variant: of the model's weight files, such as fp16. tokenizer: CLIP's tokenizer folder, for a model in a single
     file. prediction_type: of a single file that does not say it right. vae: a VAE instead of the model's own: a
     diffusers folder, a .safetensors file, or owner/name on the hub.
@@ -202,7 +202,6 @@ class RunSettings:
     said: tuple[ConceptSettings, ...] = ()
     reserved_rows: int = 16
     calibration: Literal["diverse", "miniature"] = "diverse"
-    method_name: str = "cns"
     method: CNS | Protected = field(default_factory=CNS)
     train: TrainSettings = field(default_factory=TrainSettings)
     prior: PriorSettings = field(default_factory=PriorSettings)
@@ -210,12 +209,9 @@ class RunSettings:
     report: ReportSettings = field(default_factory=ReportSettings)
     protect: ProtectSettings = field(default_factory=ProtectSettings)
 
-    CHOICES = {"method": ("method_name", METHODS)}  # noqa: RUF012 - read by core.settings.build
+    CHOICES = {"method": METHODS}  # noqa: RUF012 - read by core.settings.build
 
     def __post_init__(self) -> None:
-        require(self.method_name in METHODS, f"method_name={self.method_name!r}; known: {', '.join(METHODS)}")
-        of_name = METHODS[self.method_name]
-        require(isinstance(self.method, of_name), f"method is {self.method}, and method_name={self.method_name!r}")
         check_seed(self.seed)
         if isinstance(self.method, Protected) and not self.method.prior_images:
             object.__setattr__(self, "train", dataclasses.replace(self.train, prior_batch=0))

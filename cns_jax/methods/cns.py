@@ -57,8 +57,8 @@ class Plan(NamedTuple):
 class CNS(OnKernels):
     """Hyperparameters; defaults are the paper's, the lambdas ours (the paper gives none).
 
-    selection: "concept" (the method), "random" (as many random weights), "all" (full K/V tuning). scored:
-    the weights that are scored. positions: the tokens that feature norms sum over. adam_epsilon: of the neurons' Adam
+    name: of the method. selection: "concept" (the method), "random" (as many random weights), "all" (full K/V
+    tuning). scored: the weights that are scored. positions: the tokens that feature norms sum over. adam_epsilon: of the neurons' Adam
     (Kingma & Ba, arXiv:1412.6980); near the size of their gradients, weights that the loss hardly asks to move stay
     where they are instead of wandering at the full rate.
 
@@ -73,6 +73,7 @@ class CNS(OnKernels):
     Raises SettingsError, naming the field, for a value out of range.
     """
 
+    name: Literal["cns"] = "cns"
     ratio: float = 0.3
     calibration_prompts: int = 20
     positions: Positions = "caption+eot"

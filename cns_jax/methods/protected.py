@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,13 +43,14 @@ class Plan(NamedTuple):
 class Protected(OnKernels):
     """All cross-attention K/V weights learn, held by `protect.*` to what earlier and general prompts need of them.
 
-    lr_neurons, lr_token: learning rates of the K/V weights and of the token's row. adam_epsilon: of the K/V weights'
-    Adam. detach_begin: no gradient through the key and value of the begin token. prior_images: whether steps show prior
+    name: of the method. lr_neurons, lr_token: learning rates of the K/V weights and of the token's row. adam_epsilon:
+    of the K/V weights' Adam. detach_begin: no gradient through the key and value of the begin token. prior_images: whether steps show prior
     images, too (train.prior_batch of them); with general prompts protected they are not needed.
 
     Raises SettingsError, naming the field, for a value out of range.
     """
 
+    name: Literal["protected"] = "protected"
     lr_neurons: float = 3e-5
     lr_token: float = 5e-4
     adam_epsilon: float = 1e-8

@@ -86,17 +86,19 @@ class Other:
 
 @dataclass(frozen=True)
 class Chosen:
-    """kind: which of both; of: the one that `kind` names"""
+    """of: one of both"""
 
-    kind: str = "inner"
     of: Inner | Other = field(default_factory=lambda: Inner(steps=7))
 
-    CHOICES = {"of": ("kind", {"inner": Inner, "other": Other})}  # noqa: RUF012
+    CHOICES = {"of": {"inner": Inner, "other": Other}}  # noqa: RUF012
 
 
 def test_a_field_whose_class_another_one_chooses_has_a_section_a_class() -> None:
     page = reference(Chosen, "# Title")
-    assert "- `of`: see [of with kind=inner](#of-with-kindinner) or [of with kind=other](#of-with-kindother)" in page
-    assert "## of with kind=inner\n" in page and "- `of.steps` (int, 7): how many" in page
-    assert "## of with kind=other\n" in page and "- `of.weight` (float, 0.5): of it" in page
+    assert (
+        "- `of`: see [of with of.name=inner](#of-with-ofnameinner) or [of with of.name=other](#of-with-ofnameother)"
+        in page
+    )
+    assert "## of with of.name=inner\n" in page and "- `of.steps` (int, 7): how many" in page
+    assert "## of with of.name=other\n" in page and "- `of.weight` (float, 0.5): of it" in page
     assert {".of.steps", ".of.weight"} <= set(names_of(Chosen, ""))

@@ -40,7 +40,8 @@ FOURTH = {"name": "two_tone_rabbit", "class_word": "toy"}
 
 def settings(model: Path | str, folder: Path, **changes: Any) -> RunSettings:
     config = values(Path(model), folder)
-    config |= {"method_name": "protected", "report": {"pictures": 0, "sheets": False}, "calibration": "miniature"}
+    config |= {"report": {"pictures": 0, "sheets": False}, "calibration": "miniature"}
+    config["method"]["name"] = "protected"
     config["train"] |= {"batch": 4, "snr_gamma": 4.0}  # a compilation of its own: others are counted
     for name, value in changes.items():
         config[name] = {**config.get(name, {}), **value} if isinstance(value, Mapping) else value
@@ -144,7 +145,7 @@ def test_the_promise_is_kept_and_the_lesson_learns_all_the_same(tiny_folder: Pat
 def test_protection_moves_no_weight_that_a_method_did_not_select(tiny_folder: Path, tmp_path: Path) -> None:
     """Neither by its pull nor by its promise."""
     protect = {"enabled": "on", "strength": 1.0, "limit": LIMIT}
-    changes = {"method_name": "cns", "method": {"lr_neurons": 0.1}, "train": {"batch": 3}}
+    changes = {"method": {"name": "cns", "lr_neurons": 0.1}, "train": {"batch": 3}}
     run(settings(tiny_folder, tmp_path / "run", protect=protect, **changes))
     assert 0 < max(moved(tmp_path / "run")) <= LIMIT
     base = cross_attention_kernels(read_folder(tiny_folder).load().params["unet"])
@@ -166,7 +167,7 @@ def test_a_run_of_another_method_and_an_old_version_goes_on_protected(tiny_folde
     assert all("moment" not in load_file(old / row["weights"]) for row in rows(old))
     new = {"concepts": [*({"name": name} for name in CONCEPTS), FOURTH]}
     with pytest.raises(
-        SettingsError, match=r"another calibration .*method_name \('cns' there, 'protected' now\).*--config.after"
+        SettingsError, match=r"another calibration .*method\.name \('cns' there, 'protected' now\).*--config.after"
     ):
         run(settings(tiny_folder, old, **new))
     for name, strength in (("free", 0.0), ("held", 50.0)):
@@ -267,12 +268,14 @@ def test_captions_too_long_are_told_once(tiny_folder: Path, tmp_path: Path) -> N
 def test_a_setting_of_the_other_method_is_told(tiny_folder: Path, tmp_path: Path) -> None:
     from tiny_runs import call, flags
 
-    known = flags(values(tiny_folder, tmp_path / "run") | {"method_name": "protected"})
+    config = values(tiny_folder, tmp_path / "run")
+    config["method"]["name"] = "protected"
+    known = flags(config)
     known = [flag for flag in known if "train.batch" not in flag] + ["--config.train.batch=4"]
     done = call("train", "--config=mini", *known, "--config.method.ratio=0.2", "--dry_run")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "config.method.ratio changes nothing: method protected has no such setting" in done.stderr
     assert "lr_token" not in done.stderr
-    wrong = call("train", "--config=mini", "--config.method_name=protcted", "--dry_run")
-    assert wrong.returncode == 1 and "config.method_name='protcted' must be one of cns, protected" in wrong.stderr
+    wrong = call("train", "--config=mini", "--config.method.name=protcted", "--dry_run")
+    assert wrong.returncode == 1 and "config.method.name='protcted' must be one of cns, protected" in wrong.stderr
     assert shutil.which("python") is None or "Traceback" not in wrong.stderr

@@ -90,12 +90,12 @@ def test_how_far_earlier_concepts_have_moved(run: Path, tmp_path: Path) -> None:
     for row in ledger["concepts"]:
         row["mask"] = {"neurons": 1234567.0, "mask_share": 1.0}
     (folder / "ledger.json").write_text(json.dumps(ledger))
-    (folder / "config.json").write_text(json.dumps({**config, "method_name": "protected", "method": {}}))
+    (folder / "config.json").write_text(json.dumps({**config, "method": {"name": "protected"}}))
     source = write_report(folder).read_text()
     text = text_of(folder / "report.html")
     for said in (
-        "&lt;t0&gt;’s keys and values moved by 0.031 % since its lesson (0.1 % in the worst layer): its pictures should "
-        "look the same.",
+        "&lt;t0&gt;’s keys and values moved by 0.031 % since its lesson (0.1 % in the worst layer): its pictures "
+        "should look the same.",
         "&lt;t1&gt;’s keys and values moved by 1.5 % since its lesson (50 % in the worst layer), enough to see it",
         "&lt;old&gt;’s keys and values moved by less than 0.001 % since this run began",
         "Its lesson may change all 1 234 567 weights of the keys and values",

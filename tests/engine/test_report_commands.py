@@ -37,7 +37,7 @@ def test_it_ends_with_commands_for_this_run(tmp_path: Path) -> None:
     run = f"{odd}/run"
     assert commands[0][3:] == [f"--run={run}", "--prompt=a photo of a <t0> cat", "--num=8"]
     given = [f"--config={settings.name}", f"--config.data_root={odd}/photos", f"--config.model={settings.model}"]
-    likely = [*given, "--config.train.steps=40", "--config.method_name=cns"]
+    likely = [*given, "--config.train.steps=40", "--config.method.name=cns"]
     assert commands[1][3:] == [*likely, f"--config.run={run}"]
     assert f"--config.after={run}" in commands[2] and f"--config.run={run}_more" in commands[2]
     assert "--config.data_root=NEW_PHOTOS" in commands[2] and "--config.train.steps=80" in commands[3]

@@ -38,7 +38,8 @@ def beginning(
     tiny_folder: Path, tmp_path: Path, fsdp: int = 1, method_name: str = "cns", **of_spec: int
 ) -> tuple[StepSpec, TrainState, Frozen, ConceptData]:
     """A concept's first step on a tiny random model."""
-    settings = build(RunSettings, values(tiny_folder, tmp_path) | {"method_name": method_name})
+    given = values(tiny_folder, tmp_path)
+    settings = build(RunSettings, {**given, "method": {**given["method"], "name": method_name}})
     studio = Studio.open(find_source(settings.address), ("<a>",), 5, 16, fsdp)
     method, rng = settings.method, np.random.default_rng(0)
     prompts = ["a photo of a <a> cat", "a photo of a cat", "a red mug", "a blue dog on the beach"]

@@ -185,7 +185,7 @@ def _patch(
         about={
             "kind": row["kind"],
             "mask": row["mask"],
-            "method": {"name": settings.method_name, **dataclasses.asdict(settings.method)},
+            "method": dataclasses.asdict(settings.method),
             "train": dataclasses.asdict(settings.train),
             Fidelity.KEY: told.json(),
         },

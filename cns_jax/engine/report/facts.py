@@ -27,7 +27,7 @@ def facts_of(
     """(what, value) for the head of the page."""
     settings, train = learned.settings, learned.settings.train
     learns = "K/V weights chosen for each concept" if settings.method.selects else "all K/V weights"
-    facts = [("model", model_name(learned)), ("method", _METHODS[settings.method_name])]
+    facts = [("model", model_name(learned)), ("method", _METHODS[settings.method.name])]
     facts.append(("what learns", f"{learns}, and its token's row"))
     if settings.protects:
         facts.append(("protected", "prompts of earlier concepts, and general ones"))

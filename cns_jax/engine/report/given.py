@@ -51,7 +51,7 @@ def given(directory: Path, settings: RunSettings) -> Flags:
         "config.model": settings.model if settings.model != MINIATURE else "",
         "config.seed": str(settings.seed or ""),
         "config.train.steps": str(settings.train.steps),
-        "config.method_name": settings.method_name,
+        "config.method.name": settings.method.name,
     }
     return {name: value for name, value in likely.items() if value}
 

@@ -12,8 +12,8 @@ from cns_jax.engine.report.svg import Look
 from cns_jax.protect.certificate import percent
 
 # Shares of their energy. benchmarks/results/protection has what was left of concepts by how far they had moved: of 100
-# that had moved by less than 0.3 %, 4 had lost more than a quarter of their score. Without any protection a lesson moves
-# them by 400 % and more.
+# that had moved by less than 0.3 %, 4 had lost more than a quarter of their score. Without any protection a lesson
+# moves them by 400 % and more.
 _UNSEEN, _SEEN = 0.003, 0.01
 
 
