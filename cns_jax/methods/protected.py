@@ -45,7 +45,8 @@ class Protected(OnKernels):
 
     name: of the method. lr_neurons, lr_token: learning rates of the K/V weights and of the token's row. adam_epsilon:
     of the K/V weights' Adam. detach_begin: no gradient through the key and value of the begin token. prior_images:
-    whether steps show prior images, too (train.prior_batch of them); with general prompts protected they are not needed.
+    whether steps show prior images, too (train.prior_batch of them); with general prompts protected they are not
+    needed.
 
     Raises SettingsError, naming the field, for a value out of range.
     """
