@@ -59,8 +59,8 @@ class CNS(OnKernels):
 
     name: of the method. selection: "concept" (the method), "random" (as many random weights), "all" (full K/V
     tuning). scored: the weights that are scored. positions: the tokens that feature norms sum over. adam_epsilon: of
-    the neurons' Adam (Kingma & Ba, arXiv:1412.6980); near the size of their gradients, weights that the loss hardly asks to move stay
-    where they are instead of wandering at the full rate.
+    the neurons' Adam (Kingma & Ba, arXiv:1412.6980); near the size of their gradients, weights that the loss hardly
+    asks to move stay where they are instead of wandering at the full rate.
 
     ratio: the share of a layer's weights, the highest scored first, that count as a prompt's neurons.
     calibration_prompts: how many prompts show which neurons serve everything. lambda1: strength of L_reg on weights
