@@ -19,7 +19,7 @@ setup(
     package_dir={"cns_jax.configs": "configs"},  # see cns_jax/shipped.py
     package_data={
         "cns_jax.miniature": ["model/**/*"],
-        "cns_jax.engine": ["templates/*"],
+        "cns_jax.engine.pages": ["templates/*"],
         "cns_jax.configs": ["prompts/*.txt"],
         "cns_jax.protect": ["captions.txt"],
     },

@@ -15,9 +15,9 @@ from cns_jax.core.mesh import sharding_of
 from cns_jax.core.tree import map_named
 from cns_jax.core.types import ConceptData
 from cns_jax.diffusion.schedule import Schedule
-from cns_jax.engine.sampling import decode, sample_latents
-from cns_jax.engine.step import StepSpec, step_shapes, train_steps
-from cns_jax.engine.studio import stored_dtype
+from cns_jax.engine.draw.sampling import decode, sample_latents
+from cns_jax.engine.draw.studio import stored_dtype
+from cns_jax.engine.teach.step import StepSpec, step_shapes, train_steps
 from cns_jax.methods.cns import CNS
 from cns_jax.methods.protected import Protected
 from cns_jax.nn.model import Model

@@ -28,7 +28,7 @@ from benchmarks.suites import SUITES, Suite, model_folder
 from cns_jax.core.markdown import table_lines
 from cns_jax.core.settings import build
 from cns_jax.data.captions import class_prompt, scoring_captions
-from cns_jax.engine.concepts import find_concepts
+from cns_jax.engine.runs.concepts import find_concepts
 from cns_jax.engine.settings import RunSettings
 from cns_jax.evals.neuron_prompts import pool_of
 from cns_jax.methods.cns import CNS

@@ -10,8 +10,8 @@ import numpy as np
 
 from cns_jax.core.tree import flatten
 from cns_jax.data.prompts import sample_prompts, without_tokens
-from cns_jax.engine.concepts import taught_concepts
-from cns_jax.engine.stages import Stages
+from cns_jax.engine.draw.stages import Stages
+from cns_jax.engine.runs.concepts import taught_concepts
 from cns_jax.neurons.score import cross_attention_kernels
 
 Kernels = Mapping[str, np.ndarray]

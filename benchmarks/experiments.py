@@ -19,14 +19,14 @@ from benchmarks.drift import drift, likeness
 from benchmarks.lines import NUMBERS
 from benchmarks.runs import KEY, keep, read_lines
 from cns_jax.core.settings import build, require
-from cns_jax.engine.evaluation import EvaluationRequest, evaluate
-from cns_jax.engine.judging import judge_id
-from cns_jax.engine.learned import Learned
-from cns_jax.engine.run_folder import earlier_settings
-from cns_jax.engine.sequence import run as train
+from cns_jax.engine.draw.stages import Stages
+from cns_jax.engine.measure.evaluation import EvaluationRequest, evaluate
+from cns_jax.engine.measure.judging import judge_id
+from cns_jax.engine.runs.folder import earlier_settings
+from cns_jax.engine.runs.learned import Learned
+from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.stages import Stages
-from cns_jax.engine.studio import find_source
+from cns_jax.engine.teach.sequence import run as train
 from cns_jax.evals.forgetting import json_number
 from cns_jax.evals.scores import Score, attributes_shown
 from cns_jax.methods.parts import Memory

@@ -19,10 +19,10 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from cns_jax.core.rng import stream
 from cns_jax.data.prompts import without_tokens
-from cns_jax.engine.export import ExportRequest, export
-from cns_jax.engine.report.sheets import Row, sheet
+from cns_jax.engine.draw.sheets import Row, sheet
+from cns_jax.engine.draw.stages import Stages
+from cns_jax.engine.runs.export import ExportRequest, export
 from cns_jax.engine.settings import SampleSettings
-from cns_jax.engine.stages import Stages
 from cns_jax.engine.start import start
 
 _RUN = flags.DEFINE_string("run", "runs/mini", "a finished run")

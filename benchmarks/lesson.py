@@ -8,9 +8,9 @@ from pathlib import Path
 
 from benchmarks.worker import peak_bytes
 from cns_jax.core.settings import build
-from cns_jax.engine.sequence import run
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.start import start
+from cns_jax.engine.teach.sequence import run
 
 
 def teach(job: Path) -> dict[str, float]:

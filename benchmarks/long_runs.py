@@ -18,15 +18,15 @@ from benchmarks.runs import KEY, keep, read_lines
 from benchmarks.variations import sequence, write_pictures
 from cns_jax.data.images import open_image
 from cns_jax.data.prompts import Prompt, evaluation_prompts
-from cns_jax.engine.concepts import taught_concepts
-from cns_jax.engine.evaluation import Drawer, EvaluationRequest, Scoring, Wanted, clip_of, made_with
-from cns_jax.engine.judging import WorldJudge, load_judge
-from cns_jax.engine.ledger import Ledger
-from cns_jax.engine.sequence import run as train
+from cns_jax.engine.draw.stages import Stages
+from cns_jax.engine.measure.evaluation import Drawer, EvaluationRequest, Scoring, Wanted, made_with
+from cns_jax.engine.measure.judging import WorldJudge, load_judge
+from cns_jax.engine.measure.zero_shot import zero_shot
+from cns_jax.engine.runs.concepts import taught_concepts
+from cns_jax.engine.runs.ledger import Ledger
+from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import ConceptSettings, RunSettings
-from cns_jax.engine.stages import Stages
-from cns_jax.engine.studio import find_source
-from cns_jax.engine.zero_shot import zero_shot
+from cns_jax.engine.teach.sequence import run as train
 from cns_jax.evals.clip_scores import ClipScorer
 from cns_jax.evals.scores import SINGLE, Score, summary
 
@@ -111,7 +111,7 @@ def looked_at(one: LongRun, request: EvaluationRequest) -> dict[str, Any]:
     stages = Stages.open(request.run, drawn[-1].name)
     learned = stages.learned
     concepts, sample = taught_concepts(learned), learned.settings.sample
-    clip = clip_of(learned.settings)
+    clip = learned.settings.clip
     scorer = ClipScorer.open(clip)
     names = [concept.name for concept in concepts]
     likes = {c.name: scorer.images([np.asarray(open_image(path)) for path in c.image_paths]) for c in concepts}

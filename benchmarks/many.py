@@ -21,9 +21,9 @@ from PIL import Image
 from benchmarks.machine import device, provenance
 from benchmarks.runs import keep
 from cns_jax.core.settings import build
-from cns_jax.engine.sequence import TrainingRun
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.start import start
+from cns_jax.engine.teach.sequence import TrainingRun
 from cns_jax.miniature.concepts import TRAIN_IMAGES, concepts, render_concept
 from configs import bench
 

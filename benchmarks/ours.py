@@ -27,16 +27,16 @@ from benchmarks.suites import (
     Workloads,
 )
 from cns_jax.core.batches import in_batches
-from cns_jax.core.compiling import jit
-from cns_jax.core.flops import counting_mesh, flops
 from cns_jax.core.memory import keep_memory
 from cns_jax.core.mesh import make_mesh, place, replicate
 from cns_jax.core.tree import Tree, overlay
 from cns_jax.core.types import ConceptData, Frozen
+from cns_jax.core.xla.compiling import jit
+from cns_jax.core.xla.flops import counting_mesh, flops
 from cns_jax.data.latents import encode_views
-from cns_jax.engine.sampling import decode, sample_latents
-from cns_jax.engine.step import StepSpec, denoising_loss, draw, initial_state, train_steps
-from cns_jax.engine.studio import TEXTS, compute_dtype, encode_text, stored_dtype
+from cns_jax.engine.draw.sampling import decode, sample_latents
+from cns_jax.engine.draw.studio import TEXTS, compute_dtype, encode_text, stored_dtype
+from cns_jax.engine.teach.step import StepSpec, denoising_loss, draw, initial_state, train_steps
 from cns_jax.methods.base import Method, Task
 from cns_jax.methods.cns import CNS
 from cns_jax.neurons import select

@@ -17,7 +17,7 @@ from benchmarks.reasons import attributes, missed, moved
 from benchmarks.tables import ablations, acceptance, concepts, differences, forgetting, methods
 from cns_jax.core.files import replacing
 from cns_jax.core.markdown import table_lines
-from cns_jax.engine.studio import MINIATURE
+from cns_jax.engine.settings import MINIATURE
 
 SECTIONS = {
     "acceptance": "The short answer",

@@ -23,9 +23,9 @@ from benchmarks.page import RENDERS, write_all
 from benchmarks.pictures import draw_first_concepts
 from benchmarks.reasons import judge_renders
 from benchmarks.runs import keep, read_lines
-from cns_jax.engine.analysis import AnalysisRequest, analyze
-from cns_jax.engine.fit import Interrupted
+from cns_jax.engine.measure.analysis import AnalysisRequest, analyze
 from cns_jax.engine.start import start
+from cns_jax.engine.teach.fit import Interrupted
 
 _GROUPS = flags.DEFINE_list("groups", list(GROUPS), "which experiments: " + ", ".join(GROUPS))
 _SETS = flags.DEFINE_list("sets", ["1", "2", "3"], "which concept sets")

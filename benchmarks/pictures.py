@@ -12,10 +12,10 @@ from benchmarks.entries import Figure
 from benchmarks.experiments import main_experiments
 from benchmarks.lines import VARIANTS
 from cns_jax.data.prompts import asked, sample_prompts
-from cns_jax.engine.concepts import taught_concepts
-from cns_jax.engine.drawing import picture_file, seeds_of
-from cns_jax.engine.learned import Learned
-from cns_jax.engine.report.sheets import Row, sheet
+from cns_jax.engine.draw.kept import picture_file, seeds_of
+from cns_jax.engine.draw.sheets import Row, sheet
+from cns_jax.engine.runs.concepts import taught_concepts
+from cns_jax.engine.runs.learned import Learned
 
 STAGES = (1, 2, 4, 7)
 """After how many lessons."""

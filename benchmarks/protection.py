@@ -22,8 +22,8 @@ from benchmarks.protection_page import write_all
 from benchmarks.protection_pictures import draw_kept
 from benchmarks.runs import read_lines
 from cns_jax.core.settings import SettingsError
-from cns_jax.engine.fit import Interrupted
 from cns_jax.engine.start import start
+from cns_jax.engine.teach.fit import Interrupted
 
 _LONG = "long"
 _GROUPS = flags.DEFINE_list("groups", [*GROUPS, _LONG], f"which experiments: {', '.join(GROUPS)}, {_LONG}")

@@ -11,10 +11,10 @@ from PIL import Image
 from benchmarks.entries import Figure
 from benchmarks.protected_runs import main_experiments
 from cns_jax.data.prompts import asked, sample_prompts
-from cns_jax.engine.concepts import taught_concepts
-from cns_jax.engine.drawing import picture_file, seeds_of
-from cns_jax.engine.learned import Learned
-from cns_jax.engine.report.sheets import Row, sheet
+from cns_jax.engine.draw.kept import picture_file, seeds_of
+from cns_jax.engine.draw.sheets import Row, sheet
+from cns_jax.engine.runs.concepts import taught_concepts
+from cns_jax.engine.runs.learned import Learned
 
 SETS = (1, 2, 3)
 

@@ -22,10 +22,11 @@ from benchmarks.runs import keep, read_lines
 from benchmarks.suites import SUITES, Suite, model_folder
 from cns_jax.core.settings import build
 from cns_jax.core.types import SUBJECT, Concept
-from cns_jax.engine.protecting import Protection
+from cns_jax.engine.draw.studio import Studio
+from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.start import start
-from cns_jax.engine.studio import Studio, find_source
+from cns_jax.engine.teach.protecting import Protection
 from cns_jax.methods.protected import Protected
 from configs import mini
 

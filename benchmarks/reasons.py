@@ -14,7 +14,7 @@ from benchmarks.entries import Entry, Table, count, number, word
 from benchmarks.lines import Run, known, mean, of_line, of_rows, of_runs, variants
 from benchmarks.tables import by_concept
 from cns_jax.core.files import replacing
-from cns_jax.engine.judging import WorldJudge, load_judge
+from cns_jax.engine.measure.judging import WorldJudge, load_judge
 from cns_jax.miniature.concepts import concepts, render_concept
 
 

@@ -15,8 +15,8 @@ from absl import app, flags
 from benchmarks.experiments import Experiment, perform_all
 from benchmarks.runs import read_lines
 from benchmarks.trials import TRIALS, table
-from cns_jax.engine.fit import Interrupted
 from cns_jax.engine.start import start
+from cns_jax.engine.teach.fit import Interrupted
 
 _ONLY = flags.DEFINE_multi_string("only", [], "a trial by its name, repeatable (default: all)")
 _SETS = flags.DEFINE_list("sets", ["1", "2"], "which concept sets")

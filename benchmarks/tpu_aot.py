@@ -26,9 +26,9 @@ from benchmarks.aot_programs import Program, Shapes
 from benchmarks.aot_reading import CHIPS, chip_of, head_padding, read, table
 from benchmarks.machine import provenance
 from benchmarks.runs import keep, read_lines
-from cns_jax.core.flops import counting_mesh
 from cns_jax.core.mesh import make_mesh
-from cns_jax.core.platform import PLAIN, compiled_for
+from cns_jax.core.xla.flops import counting_mesh
+from cns_jax.core.xla.platform import PLAIN, compiled_for
 from cns_jax.nn.model import Model
 from cns_jax.nn.sizes import SD15
 

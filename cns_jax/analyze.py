@@ -28,7 +28,7 @@ _OUT = flags.DEFINE_string("out", "", "folder for the results (default: RUN/anal
 @cli.command()
 def main(_: list[str]) -> None:
     """Flags to a page of tables and figures."""
-    from cns_jax.engine.analysis import AnalysisRequest, analyze
+    from cns_jax.engine.measure.analysis import AnalysisRequest, analyze
 
     try:
         ratios = tuple(map(float, _RATIOS.value))

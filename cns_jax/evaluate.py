@@ -50,10 +50,10 @@ def main(_: list[str]) -> None:
 
 def _concepts() -> str:
     from cns_jax.core.files import read_json
-    from cns_jax.engine.evaluation import EvaluationRequest, evaluate
-    from cns_jax.engine.learned import Learned
-    from cns_jax.engine.report.page import write_report
-    from cns_jax.engine.request import sampling
+    from cns_jax.engine.draw.request import sampling
+    from cns_jax.engine.measure.evaluation import EvaluationRequest, evaluate
+    from cns_jax.engine.pages.report.page import write_report
+    from cns_jax.engine.runs.learned import Learned
     from cns_jax.evals.score_table import score_table
 
     if not _RUN.value:
@@ -72,8 +72,8 @@ def _concepts() -> str:
 
 
 def _control() -> str:
-    from cns_jax.engine.control import ControlRequest, control
-    from cns_jax.engine.request import sampling
+    from cns_jax.engine.draw.request import sampling
+    from cns_jax.engine.measure.control import ControlRequest, control
 
     request = ControlRequest(
         model=_MODEL.value, run=_RUN.value, after=_AFTER.value, num=_NUM.value or 256, seed=_SEED.value, out=_OUT.value

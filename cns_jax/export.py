@@ -36,8 +36,8 @@ _LICENSE = flags.DEFINE_string("license", "", "licence note for the files' metad
 @cli.command()
 def main(_: list[str]) -> None:
     """Flags to the export's files."""
-    from cns_jax.engine.export import ExportRequest, export
-    from cns_jax.engine.export.exporter import LICENSE
+    from cns_jax.engine.runs.export import ExportRequest, export
+    from cns_jax.engine.runs.export.exporter import LICENSE
 
     files, how = export(
         ExportRequest(

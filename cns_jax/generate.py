@@ -69,8 +69,8 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "number from 0 and replace wh
 @cli.command()
 def main(_: list[str]) -> None:
     """Flags to weights to PNGs and a grid."""
-    from cns_jax.engine.generate import generate
-    from cns_jax.engine.request import Request
+    from cns_jax.engine.draw.generate import generate
+    from cns_jax.engine.draw.request import Request
 
     request = Request(
         run=_RUN.value, after=_AFTER.value, strength=_STRENGTH.value, model=_MODEL.value,

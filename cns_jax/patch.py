@@ -32,7 +32,7 @@ _ACTIONS = ("apply", "revert", "show", "verify")
 def main(arguments: list[str]) -> None:
     """Flags to one of the four actions."""
     from cns_jax.core.settings import require
-    from cns_jax.engine import patching
+    from cns_jax.engine.runs import patching
     from cns_jax.weights.locate import Address
 
     action, files = (arguments[0] if arguments else ""), arguments[1:]

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
         require(len(arguments) > 1, "tally needs the JSON files that users have sent")
         print(tally(arguments[1:], _KEY.value))
         return
-    from cns_jax.engine.study import StudyRequest, study
+    from cns_jax.engine.pages.study import StudyRequest, study
 
     request = StudyRequest(
         runs=(*_RUNS.value, *arguments), out=_OUT.value, prompts_file=shipped.prompts_file(_PROMPTS.value),

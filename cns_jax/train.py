@@ -31,13 +31,13 @@ def main(_: list[str]) -> None:
     from cns_jax.core.reference import reference
     from cns_jax.core.settings import build
     from cns_jax.data.spec import read_flags
-    from cns_jax.engine.closing import close, finished
-    from cns_jax.engine.lessons import lessons_of
     from cns_jax.engine.lock import holding
-    from cns_jax.engine.plan import plan
-    from cns_jax.engine.report.given import keep_command
-    from cns_jax.engine.sequence import run
+    from cns_jax.engine.pages.closing import close, finished
+    from cns_jax.engine.pages.report.given import keep_command
     from cns_jax.engine.settings import TITLE, RunSettings
+    from cns_jax.engine.teach.lessons import lessons_of
+    from cns_jax.engine.teach.plan import plan
+    from cns_jax.engine.teach.sequence import run
 
     if _HELP_SETTINGS.value:
         print(reference(RunSettings, TITLE), end="")

@@ -139,9 +139,9 @@ def trained(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     from tiny_runs import values
 
     from cns_jax.core.settings import build
-    from cns_jax.engine.sequence import run
     from cns_jax.engine.settings import RunSettings
-    from cns_jax.engine.step import train_steps
+    from cns_jax.engine.teach.sequence import run
+    from cns_jax.engine.teach.step import train_steps
     from cns_jax.text.vocabulary import TruncatedPromptWarning
 
     folder = tmp_path_factory.mktemp("runs") / "whole"

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cns_jax.engine.concepts import find_concepts
-from cns_jax.engine.drawing import picture_file
-from cns_jax.engine.evaluation import Wanted, plan
+from cns_jax.engine.draw.kept import picture_file
+from cns_jax.engine.measure.evaluation import Wanted, plan
+from cns_jax.engine.runs.concepts import find_concepts
 from cns_jax.engine.settings import ConceptSettings, RunSettings, TrainSettings
 from cns_jax.evals.scores import PLAIN, Score, summary
 from cns_jax.weights.snapshot import Snapshot, save_snapshot

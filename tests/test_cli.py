@@ -157,7 +157,7 @@ def test_a_bug_is_shown_with_what_a_report_needs(launch: Launch) -> None:
 
 
 def test_interrupts_are_a_line_and_status_130(launch: Launch) -> None:
-    from cns_jax.engine.fit import Interrupted
+    from cns_jax.engine.teach.fit import Interrupted
 
     assert launch("--toy_run=x", fail=KeyboardInterrupt())[::2] == (130, "\nstopped\n")
     cli._stopped.clear()

@@ -15,8 +15,8 @@ from benchmarks.experiments import GROUPS, VARIANTS, Experiment, finished, has_l
 from benchmarks.runs import keep, read_lines
 from benchmarks.trials import HEAD, TRIALS, row
 from cns_jax.core.settings import SettingsError
-from cns_jax.engine.evaluation import EvaluationRequest, evaluate
-from cns_jax.engine.judging import judge_id
+from cns_jax.engine.measure.evaluation import EvaluationRequest, evaluate
+from cns_jax.engine.measure.judging import judge_id
 from cns_jax.miniature.concepts import concepts
 
 

@@ -15,13 +15,18 @@ SOURCES = [
 
 RANKS = (  # top to bottom; a line's folders do not import each other
     {"command line"},
-    {"engine"},
+    {"engine.pages", "engine.pretrain"},
+    {"engine.teach", "engine.measure"},
+    {"engine.draw"},
+    {"engine.runs"},
+    {"engine"},  # settings, progress and what else its folders share
     {"evals"},  # measures what it is given; the engine makes the pictures
     {"methods"},
     {"neurons", "protect", "weights", "data", "miniature"},
     {"diffusion", "text"},
     {"nn"},
-    {"core"},
+    {"nn.ops"},
+    {"core"},  # and core.xla
 )
 RANK = {folder: i for i, folders in enumerate(RANKS) for folder in folders}
 
@@ -57,7 +62,8 @@ def package_of(path: str) -> str:
 def folder_of(dotted: str) -> str:
     """The folder of the package that `cns_jax.nn.unet.Block` lies in."""
     parts = dotted.split(".")
-    return parts[1] if len(parts) > 1 and parts[1] in RANK else "command line"
+    inner = ".".join(parts[1:3])
+    return inner if inner in RANK else parts[1] if len(parts) > 1 and parts[1] in RANK else "command line"
 
 
 _SHARED = ("base", "parts")
@@ -102,21 +108,23 @@ def test_imports(check) -> None:
 
 
 def test_every_folder_has_a_rank() -> None:
-    folders = {p.parent.name for p in (ROOT / "cns_jax").glob("*/__init__.py")}
-    assert folders == set(RANK) - {"command line"}
+    package = ROOT / "cns_jax"
+    folders = {p.parent.name for p in package.glob("*/__init__.py")}
+    folders |= {f"engine.{p.parent.name}" for p in package.glob("engine/*/__init__.py")}
+    assert folders == set(RANK) - {"command line", "nn.ops"}
 
 
 @pytest.mark.parametrize(
     ("path", "source"),
     [
         ("cns_jax/core/tree.py", "from cns_jax.nn import layers"),
-        ("cns_jax/core/tree.py", "import cns_jax.engine.step"),
+        ("cns_jax/core/tree.py", "import cns_jax.engine.teach.step"),
         ("cns_jax/core/tree.py", "from cns_jax import engine"),
         ("cns_jax/core/tree.py", "from ..engine import step"),
         ("cns_jax/core/tree.py", "def f():\n    from cns_jax.engine import step"),
         ("cns_jax/core/tree.py", "import cns_jax.train"),
         ("cns_jax/data/folder.py", "from cns_jax.weights.folder import Pipeline"),
-        ("cns_jax/evals/control.py", "from cns_jax.engine.step import StepSpec"),
+        ("cns_jax/evals/control.py", "from cns_jax.engine.teach.step import StepSpec"),
         ("cns_jax/methods/lora.py", "from cns_jax.methods.cns import CNS"),
         ("cns_jax/methods/lora.py", "from . import cns"),
     ],
@@ -145,7 +153,7 @@ def test_a_planted_library_is_found(path: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("cns_jax/train.py", "from cns_jax.engine.sequence import run"),
+        ("cns_jax/train.py", "from cns_jax.engine.teach.sequence import run"),
         ("cns_jax/engine/step.py", "from cns_jax.methods import METHODS\nfrom cns_jax.evals.judge import Judge"),
         ("cns_jax/methods/cns.py", "from cns_jax.methods.base import Task\nfrom .base import Method"),
         ("cns_jax/miniature/dataset.py", "import tensorflow_datasets as tfds"),

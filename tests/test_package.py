@@ -68,7 +68,7 @@ def test_logging_does_not_load_torch(tmp_path: Path) -> None:
 BEGIN_A_RUN = """
 import sys
 from pathlib import Path
-import cns_jax.engine.closing, cns_jax.engine.plan, cns_jax.engine.sequence
+import cns_jax.engine.pages.closing, cns_jax.engine.teach.plan, cns_jax.engine.teach.sequence
 from cns_jax.engine.checkpoint import Checkpoints
 
 checkpoints = Checkpoints(Path(sys.argv[1]) / "checkpoints")

@@ -15,7 +15,7 @@ from benchmarks.variations import mixed_sets, sequence, variations, write_pictur
 from cns_jax.core.types import SCENE, STYLE, SUBJECT
 from cns_jax.data.folder import read_concepts
 from cns_jax.data.spec import ConceptSpec
-from cns_jax.engine.judging import WorldJudge, load_judge
+from cns_jax.engine.measure.judging import WorldJudge, load_judge
 from cns_jax.engine.settings import RunSettings
 from cns_jax.miniature.concepts import SETS, render_concept
 from configs import mini

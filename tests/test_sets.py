@@ -15,7 +15,7 @@ from cns_jax.core.settings import build
 from cns_jax.core.types import SCENE, STYLE, SUBJECT, Concept
 from cns_jax.data.captions import plain_caption, with_token
 from cns_jax.data.prompts import without_tokens
-from cns_jax.engine.concepts import find_concepts
+from cns_jax.engine.runs.concepts import find_concepts
 from cns_jax.engine.settings import ConceptSettings, RunSettings
 from cns_jax.methods.cns import CNS
 from cns_jax.text.vocabulary import CONCEPT_TOKEN

@@ -31,7 +31,7 @@ class Views:
     timesteps: int = 1000
 
     def draw(self) -> TorchBatch:
-        """Views first, then prior images, as cns_jax.engine.step.draw."""
+        """Views first, then prior images, as cns_jax.engine.teach.step.draw."""
         device = self.moments_v2chw.device
         view = torch.randint(len(self.moments_v2chw), (self.batch,), device=device)
         prior = torch.randint(len(self.priors_nchw), (self.prior_batch,), device=device)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from cns_jax.core.compiling import jit
 from cns_jax.core.threads import in_threads
+from cns_jax.core.xla.compiling import jit
 
 _SMALL, _PIECE = 2**18, 2**19  # elements of an array that is cast with others, and of them together
 _BLOCKS = (2**20, 2**16)  # elements: a program each, for arrays of any size; the first are worth a thread

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from cns_jax.core.batches import in_batches
-from cns_jax.core.compiling import jit
 from cns_jax.core.files import digest, kept_array, name_of
+from cns_jax.core.xla.compiling import jit
 from cns_jax.data.images import open_image
 from cns_jax.data.masks import mask_views
 from cns_jax.data.views import Size, first_view, views

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from cns_jax.core.files import is_file_name
@@ -18,6 +19,9 @@ from cns_jax.protect.settings import ProtectSettings
 from cns_jax.weights.locate import Address
 
 AUTO = "auto"
+MINIATURE = "miniature"
+"""The shipped model's name."""
+_CLIP = "openai/clip-vit-base-patch32"
 MOST_STEPS = 1_000_000
 """A lesson has fewer steps: checkpoints are numbered by lesson and step."""
 _ROWS = 16
@@ -188,7 +192,7 @@ class RunSettings:
 
     name: str
     data_root: str
-    model: str = "miniature"
+    model: str = MINIATURE
     variant: str = ""
     tokenizer: str = ""
     prediction_type: Literal["", "epsilon", "v_prediction"] = ""
@@ -227,7 +231,7 @@ class RunSettings:
             )
         for name in ("model", "tokenizer", "vae"):  # so that the run can be opened from anywhere
             path = getattr(self.address, name)
-            if path != "miniature" and os.path.exists(path):
+            if path != MINIATURE and os.path.exists(path):
                 object.__setattr__(self, name, os.path.abspath(path))
         require(
             not self.prior.folder or self.train.prior_batch > 0,
@@ -241,6 +245,16 @@ class RunSettings:
         if isinstance(self.method, Protected) and not self.method.prior_images:
             return "set method.prior_images=True"
         return "raise train.prior_batch"
+
+    @property
+    def caches(self) -> Path:
+        """Where encoded views and prior images are kept: beside the run, shared by runs."""
+        return Path(self.prior.directory or Path(self.directory).parent / "cache").expanduser()
+
+    @property
+    def clip(self) -> str:
+        """The CLIP model that scores the run's pictures: the report's, or the miniature's own, or OpenAI's."""
+        return self.report.clip or (MINIATURE if self.model == MINIATURE else _CLIP)
 
     @property
     def protects(self) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cns_jax.core.compiling import keep_compiled
 from cns_jax.core.memory import collect_seldom, keep_memory
+from cns_jax.core.xla.compiling import keep_compiled
 from cns_jax.engine.progress import console
 
 

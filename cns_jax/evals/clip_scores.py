@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from cns_jax.core.batches import in_batches
-from cns_jax.core.compiling import jit
+from cns_jax.core.xla.compiling import jit
 from cns_jax.nn.clip import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
 from cns_jax.nn.config import UnsupportedConfig
 from cns_jax.text.tokenizer import TokenizerFilesError, load_tokenizer

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.core.batches import in_batches
-from cns_jax.core.compiling import jit
+from cns_jax.core.xla.compiling import jit
 from cns_jax.evals.judge import OF_SUBJECTS, Judge, Labels, grades, verdict
 from cns_jax.miniature.concepts import MiniConcept
 from cns_jax.miniature.drawing import PATTERNS, PLAIN

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cns_jax.core.compiling import jit
-from cns_jax.core.platform import platform
 from cns_jax.core.threads import in_threads
 from cns_jax.core.tree import Tree
+from cns_jax.core.xla.compiling import jit
+from cns_jax.core.xla.platform import platform
 from cns_jax.neurons.score import scores
 
 _ROWS = 8  # sets of prompts are padded to a multiple, so that concepts of three and of five share a program

@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cns_jax.nn.formulations import dot_product_attention, even
 from cns_jax.nn.layers import Dense
+from cns_jax.nn.ops.formulations import dot_product_attention, even
 
 
 def detach_first_token(x_bknd: jax.Array) -> jax.Array:

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from cns_jax.nn.config import read_config
-from cns_jax.nn.formulations import dot_product_attention, even, gelu, quick_gelu
 from cns_jax.nn.layers import Dense, Dtype, LayerNorm
+from cns_jax.nn.ops.formulations import dot_product_attention, even, gelu, quick_gelu
 
 _ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
 

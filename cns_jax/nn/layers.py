@@ -13,9 +13,9 @@ import numpy as np
 from flax.errors import ScopeParamShapeError
 
 from cns_jax.core.mesh import of_whole_kernel
-from cns_jax.core.platform import NOTHING, platform
-from cns_jax.nn.convolutions import convolution, enlarged_convolution
-from cns_jax.nn.formulations import group_norm, layer_norm, linear, silu
+from cns_jax.core.xla.platform import NOTHING, platform
+from cns_jax.nn.ops.convolutions import convolution, enlarged_convolution
+from cns_jax.nn.ops.formulations import group_norm, layer_norm, linear, silu
 
 Dtype = jnp.dtype | None
 

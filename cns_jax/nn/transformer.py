@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from cns_jax.nn.attention import Attention, Context
-from cns_jax.nn.formulations import gated_gelu
 from cns_jax.nn.layers import Conv, Dense, Dtype, GroupNorm, LayerNorm, repeated
+from cns_jax.nn.ops.formulations import gated_gelu
 
 
 class FeedForward(nn.Module):

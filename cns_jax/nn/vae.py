@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from cns_jax.nn.config import read_config
-from cns_jax.nn.formulations import dot_product_attention
 from cns_jax.nn.layers import Conv, Dense, Downsample, Dtype, GroupNorm, ResnetBlock, Upsample
+from cns_jax.nn.ops.formulations import dot_product_attention
 
 _EPSILON = 1e-6
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cns_jax.core.platform import shapes_of
 from cns_jax.core.tree import Tree
+from cns_jax.core.xla.platform import shapes_of
 from cns_jax.nn.clip import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from cns_jax.core.platform import shapes_of
+from cns_jax.core.xla.platform import shapes_of
 from cns_jax.nn.config import UnsupportedConfig
 from cns_jax.nn.model import Model
 from cns_jax.nn.vae import VAEConfig

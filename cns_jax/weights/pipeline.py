@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-from cns_jax.core.platform import shapes_of
 from cns_jax.core.tree import Tree, fingerprint
+from cns_jax.core.xla.platform import shapes_of
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.nn.model import PARTS, Model
 from cns_jax.weights.strict import Keep, check, load

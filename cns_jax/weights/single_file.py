@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from cns_jax.core.files import save_tensors
-from cns_jax.core.platform import shapes_of
 from cns_jax.core.tree import flatten
+from cns_jax.core.xla.platform import shapes_of
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.nn.clip import CLIPTextConfig
 from cns_jax.nn.config import config_dict

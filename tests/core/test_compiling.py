@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cns_jax.core import compiling
-from cns_jax.core.compiling import compiler_options, jit
+from cns_jax.core.xla import compiling
+from cns_jax.core.xla.compiling import compiler_options, jit
 
 PROGRAM = """
 import jax, jax.numpy as jnp
-from cns_jax.core.compiling import keep_compiled
+from cns_jax.core.xla.compiling import keep_compiled
 keep_compiled()
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith("cache_hits") else None)

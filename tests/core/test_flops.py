@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cns_jax.core import flops as module
-from cns_jax.core.flops import flops
-from cns_jax.core.platform import compiled_for
-from cns_jax.nn.convolutions import enlarged_convolution
-from cns_jax.nn.formulations import dot_product_attention
+from cns_jax.core.xla import flops as module
+from cns_jax.core.xla.flops import flops
+from cns_jax.core.xla.platform import compiled_for
+from cns_jax.nn.ops.convolutions import enlarged_convolution
+from cns_jax.nn.ops.formulations import dot_product_attention
 
 
 def test_a_product_of_matrices() -> None:

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cns_jax.core.platform import compiled_for, cuda_capability, platform, shapes_of
-from cns_jax.nn.formulations import dot_product_attention
+from cns_jax.core.xla.platform import compiled_for, cuda_capability, platform, shapes_of
 from cns_jax.nn.layers import Dense
 from cns_jax.nn.model import Model
+from cns_jax.nn.ops.formulations import dot_product_attention
 from cns_jax.nn.sizes import SD15, SD21
 
 

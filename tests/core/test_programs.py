@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cns_jax.core import compiling, programs
-from cns_jax.core.compiling import Jitted
 from cns_jax.core.mesh import make_mesh, replicate
-from cns_jax.core.programs import ProgramFolder, program_key
 from cns_jax.core.types import Batch
+from cns_jax.core.xla import compiling, programs
+from cns_jax.core.xla.compiling import Jitted
+from cns_jax.core.xla.programs import ProgramFolder, program_key
 from cns_jax.diffusion.schedule import Schedule
 
 X = jax.ShapeDtypeStruct((3,), jnp.float32)
-NAME = "cns_jax.engine.step.train_steps"
+NAME = "cns_jax.engine.teach.step.train_steps"
 EVERYWHERE, FIRST, SECOND = (
     NamedSharding(make_mesh(devices=devices), PartitionSpec()) for devices in (None, *zip(jax.devices()[:2]))
 )

@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from cns_jax.core.compiling import jit
 from cns_jax.core.threads import Beside, in_threads
+from cns_jax.core.xla.compiling import jit
 
 
 def test_the_caller_goes_on_until_it_waits() -> None:

@@ -15,9 +15,10 @@ import pytest
 from tiny_runs import call
 
 from cns_jax.core.settings import SettingsError
-from cns_jax.engine.analysis import POSITIONS, AnalysisRequest, analyze, measure, prompt_norms, subject_of
-from cns_jax.engine.learned import Learned
-from cns_jax.engine.studio import Studio, find_source
+from cns_jax.engine.draw.studio import Studio
+from cns_jax.engine.measure.analysis import POSITIONS, AnalysisRequest, analyze, measure, prompt_norms, subject_of
+from cns_jax.engine.runs.learned import Learned
+from cns_jax.engine.runs.source import find_source
 from cns_jax.evals import neuron_prompts
 from cns_jax.neurons.score import feature_norms
 from cns_jax.weights.locate import Address

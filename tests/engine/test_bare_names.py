@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cns_jax.engine.generate import bare_names
+from cns_jax.engine.draw.generate import bare_names
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 

@@ -16,15 +16,15 @@ from tiny_runs import values
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.types import Concept
 from cns_jax.data.views import views
-from cns_jax.engine.buckets import bucket_of, bucket_sizes, by_bucket
-from cns_jax.engine.fit import Interrupted
-from cns_jax.engine.layout import LessonData
-from cns_jax.engine.plan import plan
 from cns_jax.engine.progress import Metrics
-from cns_jax.engine.sequence import TrainingRun
+from cns_jax.engine.runs.source import miniature_folder
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.step import train_steps
-from cns_jax.engine.studio import miniature_folder
+from cns_jax.engine.teach.buckets import bucket_of, bucket_sizes, by_bucket
+from cns_jax.engine.teach.fit import Interrupted
+from cns_jax.engine.teach.layout import LessonData
+from cns_jax.engine.teach.plan import plan
+from cns_jax.engine.teach.sequence import TrainingRun
+from cns_jax.engine.teach.step import train_steps
 from cns_jax.nn.model import Model
 from cns_jax.weights.folder import read_folder
 

@@ -14,9 +14,10 @@ from tiny_runs import values
 from cns_jax.core.settings import build
 from cns_jax.core.tree import flatten
 from cns_jax.core.types import Batch, Trainable
+from cns_jax.engine.draw.studio import Studio
+from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.step import StepSpec, denoising_loss
-from cns_jax.engine.studio import Studio, find_source
+from cns_jax.engine.teach.step import StepSpec, denoising_loss
 from cns_jax.neurons.score import cross_attention_kernels
 
 pytestmark = pytest.mark.filterwarnings("ignore::cns_jax.text.vocabulary.TruncatedPromptWarning")

@@ -21,18 +21,18 @@ from cns_jax.core.files import FileError
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.types import Trainable, TrainState
 from cns_jax.data.folder import DataError
-from cns_jax.engine.closing import finished
-from cns_jax.engine.concepts import taught_concepts
-from cns_jax.engine.evaluation import EvaluationRequest, evaluate
-from cns_jax.engine.fit import Diverged, Fit, Interrupted
-from cns_jax.engine.learned import Learned
-from cns_jax.engine.ledger import Ledger
-from cns_jax.engine.lessons import lessons_of
 from cns_jax.engine.lock import holding
-from cns_jax.engine.plan import plan
-from cns_jax.engine.run_folder import check_base, claim
-from cns_jax.engine.sequence import run
+from cns_jax.engine.measure.evaluation import EvaluationRequest, evaluate
+from cns_jax.engine.pages.closing import finished
+from cns_jax.engine.runs.concepts import taught_concepts
+from cns_jax.engine.runs.folder import check_base, claim
+from cns_jax.engine.runs.learned import Learned
+from cns_jax.engine.runs.ledger import Ledger
 from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.teach.fit import Diverged, Fit, Interrupted
+from cns_jax.engine.teach.lessons import lessons_of
+from cns_jax.engine.teach.plan import plan
+from cns_jax.engine.teach.sequence import run
 from cns_jax.miniature.concepts import write_concept_folders
 
 NAMES = {"a_cat": "tiger_cat", "b_mug": "checked_mug", "c_dog": "spotted_dog"}  # folder -> drawn concept

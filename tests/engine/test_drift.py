@@ -10,8 +10,8 @@ import pytest
 from benchmarks.drift import drift, likeness
 from cns_jax.core.tree import flatten
 from cns_jax.data.prompts import sample_prompts
-from cns_jax.engine.concepts import taught_concepts
-from cns_jax.engine.stages import Stages
+from cns_jax.engine.draw.stages import Stages
+from cns_jax.engine.runs.concepts import taught_concepts
 from cns_jax.neurons.score import cross_attention_kernels
 
 

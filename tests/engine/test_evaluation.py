@@ -14,8 +14,8 @@ from PIL import Image
 
 from cns_jax.core.settings import SettingsError
 from cns_jax.data.prompts import Prompt, without_tokens
-from cns_jax.engine import stages as stages_module
-from cns_jax.engine.evaluation import EvaluationRequest, evaluate, plan
+from cns_jax.engine.draw import stages as stages_module
+from cns_jax.engine.measure.evaluation import EvaluationRequest, evaluate, plan
 from cns_jax.evals.scores import PLAIN, SINGLE, TOGETHER, Score
 
 pytestmark = pytest.mark.computes

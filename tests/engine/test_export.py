@@ -19,12 +19,12 @@ from tiny_runs import CONCEPTS, ROOT, call, finished
 
 from cns_jax.core.settings import SettingsError
 from cns_jax.core.tree import flatten
-from cns_jax.engine.export import ExportRequest, export
-from cns_jax.engine.export.exporter import KINDS
-from cns_jax.engine.export.formats import FORMATS
-from cns_jax.engine.export.low_rank import cost
-from cns_jax.engine.learned import Learned, kernels_of
-from cns_jax.engine.patching import apply, revert
+from cns_jax.engine.runs.export import ExportRequest, export
+from cns_jax.engine.runs.export.exporter import KINDS
+from cns_jax.engine.runs.export.formats import FORMATS
+from cns_jax.engine.runs.export.low_rank import cost
+from cns_jax.engine.runs.learned import Learned, kernels_of
+from cns_jax.engine.runs.patching import apply, revert
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.locate import Address, open_source
@@ -168,9 +168,9 @@ def test_nothing_of_others_is_deleted(trained, tmp_path: Path) -> None:
 def test_on_top_of_an_export(trained, tmp_path: Path) -> None:
     """Taught on a model that has learned before: embeddings of both, and a table of CLIP's own size in one file."""
     from cns_jax.core.settings import build
-    from cns_jax.engine.sequence import run as teach
+    from cns_jax.engine.runs.source import find_source
     from cns_jax.engine.settings import RunSettings
-    from cns_jax.engine.studio import find_source
+    from cns_jax.engine.teach.sequence import run as teach
 
     (folder,) = run(trained, tmp_path, "diffusers", after="spotted_dog")
     values = trained["values"] | {"model": str(folder), "run": str(tmp_path / "more")}

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from cns_jax.engine.fit import Interrupted, StopSignals
+from cns_jax.engine.teach.fit import Interrupted, StopSignals
 
 
 def ask(number: int = signal.SIGTERM) -> None:

@@ -15,10 +15,10 @@ from cns_jax import __version__
 from cns_jax.core.rng import seed_words
 from cns_jax.core.settings import SettingsError
 from cns_jax.core.tree import flatten
-from cns_jax.engine import generator
-from cns_jax.engine.generate import generate
-from cns_jax.engine.request import Request
-from cns_jax.engine.stages import Stages
+from cns_jax.engine.draw import generator
+from cns_jax.engine.draw.generate import generate
+from cns_jax.engine.draw.request import Request
+from cns_jax.engine.draw.stages import Stages
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.text.vocabulary import UnknownTokenError
 

@@ -13,15 +13,16 @@ from tiny_runs import CONCEPTS, values
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.types import Concept
 from cns_jax.data.folder import ConceptSpec, DataError, read_concepts
-from cns_jax.engine.layout import Bucket, Layout, check_data, layout_of
-from cns_jax.engine.lessons import lesson_row
-from cns_jax.engine.own_priors import own_priors
-from cns_jax.engine.plan import plan
-from cns_jax.engine.prepare import concept_data, data_shapes, priors_of
-from cns_jax.engine.sequence import TrainingRun
+from cns_jax.engine.draw.studio import Studio
+from cns_jax.engine.runs.source import find_source, miniature_folder
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.step import train_steps
-from cns_jax.engine.studio import Studio, find_source, miniature_folder
+from cns_jax.engine.teach.layout import Bucket, Layout, check_data, layout_of
+from cns_jax.engine.teach.lessons import lesson_row
+from cns_jax.engine.teach.own_priors import own_priors
+from cns_jax.engine.teach.plan import plan
+from cns_jax.engine.teach.prepare import concept_data, data_shapes, priors_of
+from cns_jax.engine.teach.sequence import TrainingRun
+from cns_jax.engine.teach.step import train_steps
 from cns_jax.engine.timings import Timings
 from cns_jax.weights.folder import read_folder
 

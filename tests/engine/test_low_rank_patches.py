@@ -13,13 +13,13 @@ from tiny_runs import CONCEPTS, call, finished
 
 from cns_jax.core.settings import SettingsError
 from cns_jax.core.tree import flatten, map_named
-from cns_jax.engine.export import ExportRequest, export
-from cns_jax.engine.export.exporter import Exporter
-from cns_jax.engine.export.features import Features
-from cns_jax.engine.export.low_rank import wrong
-from cns_jax.engine.learned import Learned, kernels_of
-from cns_jax.engine.patching import apply, revert, show, verify
-from cns_jax.engine.studio import find_source
+from cns_jax.engine.runs.export import ExportRequest, export
+from cns_jax.engine.runs.export.exporter import Exporter
+from cns_jax.engine.runs.export.features import Features
+from cns_jax.engine.runs.export.low_rank import wrong
+from cns_jax.engine.runs.learned import Learned, kernels_of
+from cns_jax.engine.runs.patching import apply, revert, show, verify
+from cns_jax.engine.runs.source import find_source
 from cns_jax.weights.changes import LowRank, Sparse
 from cns_jax.weights.fidelity import Fidelity
 from cns_jax.weights.folder import read_folder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cns_jax.engine.naming import Numbered, slug
+from cns_jax.engine.draw.naming import Numbered, slug
 
 
 @pytest.mark.parametrize(

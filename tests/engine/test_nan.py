@@ -16,12 +16,13 @@ from tiny_runs import values
 
 from cns_jax.core.settings import build
 from cns_jax.core.tree import map_named
-from cns_jax.engine.generate import generate
-from cns_jax.engine.generator import PictureError
-from cns_jax.engine.prior import Part, prior_file, prior_latents
-from cns_jax.engine.request import Request
+from cns_jax.engine.draw.generate import generate
+from cns_jax.engine.draw.generator import PictureError
+from cns_jax.engine.draw.prior import Part, prior_file, prior_latents
+from cns_jax.engine.draw.request import Request
+from cns_jax.engine.draw.studio import Studio
+from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.studio import Studio, find_source
 
 PARTS = Part("cats", ("a red cat", "a cat"), (1, 2), (16, 16))
 

@@ -12,10 +12,10 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from cns_jax.core.settings import SettingsError
-from cns_jax.engine.export import ExportRequest, export
-from cns_jax.engine.generate import generate
-from cns_jax.engine.patching import apply
-from cns_jax.engine.request import Request
+from cns_jax.engine.draw.generate import generate
+from cns_jax.engine.draw.request import Request
+from cns_jax.engine.runs.export import ExportRequest, export
+from cns_jax.engine.runs.patching import apply
 from cns_jax.text.vocabulary import UnknownTokenError
 from cns_jax.weights.embedding import read_embedding
 from cns_jax.weights.locate import Address

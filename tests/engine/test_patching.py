@@ -14,12 +14,12 @@ from tiny_runs import call
 
 from cns_jax.core.settings import SettingsError
 from cns_jax.core.tree import fingerprint, flatten
-from cns_jax.engine.export import ExportRequest, export
-from cns_jax.engine.export.exporter import Exporter
-from cns_jax.engine.export.hints import how_to
-from cns_jax.engine.learned import Learned, kernels_of
-from cns_jax.engine.patching import apply, revert, show, verify
-from cns_jax.engine.studio import find_source
+from cns_jax.engine.runs.export import ExportRequest, export
+from cns_jax.engine.runs.export.exporter import Exporter
+from cns_jax.engine.runs.export.hints import how_to
+from cns_jax.engine.runs.learned import Learned, kernels_of
+from cns_jax.engine.runs.patching import apply, revert, show, verify
+from cns_jax.engine.runs.source import find_source
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.weights.changes import Sparse
 from cns_jax.weights.folder import read_folder

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cns_jax.diffusion.samplers import SAMPLERS
-from cns_jax.engine.picture_text import _SAMPLERS, parameters, png
+from cns_jax.engine.draw.picture_text import _SAMPLERS, parameters, png
 
 MADE: dict[str, Any] = {
     "prompt": "a photo of a <tiger_cat> cat, (red:1.3)",

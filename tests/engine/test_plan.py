@@ -13,10 +13,10 @@ from safetensors.numpy import load_file, save_file
 from tiny_runs import CONCEPTS, call, config_file, values
 
 from cns_jax.core.settings import SettingsError, build
-from cns_jax.engine.plan import plan, step_cost
-from cns_jax.engine.prior import prior_parts
+from cns_jax.engine.draw.prior import prior_parts
+from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import PriorSettings, RunSettings
-from cns_jax.engine.studio import find_source
+from cns_jax.engine.teach.plan import plan, step_cost
 from cns_jax.weights.tensors import WeightsMismatch
 
 

@@ -13,11 +13,12 @@ from PIL import Image
 from tiny_runs import values
 
 from cns_jax.core.settings import SettingsError, build
-from cns_jax.engine.concepts import find_concepts
-from cns_jax.engine.layout import Bucket, Layout, layout_of
-from cns_jax.engine.prepare import calibration_of, concept_data, data_shapes
+from cns_jax.engine.draw.studio import Studio
+from cns_jax.engine.runs.concepts import find_concepts
+from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.studio import Studio, find_source
+from cns_jax.engine.teach.layout import Bucket, Layout, layout_of
+from cns_jax.engine.teach.prepare import calibration_of, concept_data, data_shapes
 from cns_jax.engine.timings import Timings
 from cns_jax.evals.neuron_prompts import pool_of
 from cns_jax.neurons.calibration import draw

@@ -18,13 +18,13 @@ import pytest
 import cns_jax
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.tree import fingerprint, flatten
-from cns_jax.engine.fit import Interrupted
-from cns_jax.engine.judging import read_judge
+from cns_jax.engine.measure.judging import read_judge
 from cns_jax.engine.pretrain import clip, judge, loop, vae
 from cns_jax.engine.pretrain.clip import groups_of
 from cns_jax.engine.pretrain.export import export
 from cns_jax.engine.pretrain.run import Pretraining, run
 from cns_jax.engine.pretrain.settings import PretrainSettings, StageSettings
+from cns_jax.engine.teach.fit import Interrupted
 from cns_jax.miniature import subjects
 from cns_jax.weights.clip_folder import read_clip
 from cns_jax.weights.folder import read_folder

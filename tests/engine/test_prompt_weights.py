@@ -11,9 +11,10 @@ import pytest
 from tiny_runs import values
 
 from cns_jax.core.settings import build
-from cns_jax.engine.sampling import emphasized
+from cns_jax.engine.draw.sampling import emphasized
+from cns_jax.engine.draw.studio import Studio
+from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings, SampleSettings
-from cns_jax.engine.studio import Studio, find_source
 from cns_jax.text.vocabulary import TruncatedPromptWarning
 
 SAMPLE = SampleSettings(steps=2, batch=2, guidance_scale=4.0)

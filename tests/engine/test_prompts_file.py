@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cns_jax.core.reading import TextError
-from cns_jax.engine.generate import read_prompts
+from cns_jax.engine.draw.generate import read_prompts
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -15,17 +15,17 @@ from tiny_runs import CONCEPTS, finished, values
 
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.tree import fingerprint, flatten
-from cns_jax.engine.export import ExportRequest, export
-from cns_jax.engine.fit import Fit, Interrupted
-from cns_jax.engine.ledger import Ledger
-from cns_jax.engine.patching import apply
-from cns_jax.engine.plan import plan, step_cost
-from cns_jax.engine.protecting import base_prompts, general_ids, general_prompts
-from cns_jax.engine.protection_plan import protection_lines
-from cns_jax.engine.sequence import TrainingRun, run
+from cns_jax.engine.runs.export import ExportRequest, export
+from cns_jax.engine.runs.ledger import Ledger
+from cns_jax.engine.runs.patching import apply
+from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.step import train_steps
-from cns_jax.engine.studio import find_source
+from cns_jax.engine.teach.fit import Fit, Interrupted
+from cns_jax.engine.teach.plan import plan, step_cost
+from cns_jax.engine.teach.protecting import base_prompts, general_ids, general_prompts
+from cns_jax.engine.teach.protection_plan import protection_lines
+from cns_jax.engine.teach.sequence import TrainingRun, run
+from cns_jax.engine.teach.step import train_steps
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import TruncatedPromptWarning, Vocabulary

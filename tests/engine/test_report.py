@@ -24,9 +24,9 @@ from report_runs import (
 
 from cns_jax.core.settings import SettingsError
 from cns_jax.data.prompts import sample_prompts
-from cns_jax.engine.concepts import find_concepts
-from cns_jax.engine.drawing import picture_file
-from cns_jax.engine.report.page import write_report
+from cns_jax.engine.draw.kept import picture_file
+from cns_jax.engine.pages.report.page import write_report
+from cns_jax.engine.runs.concepts import find_concepts
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,11 @@ from report_runs import (
     words_of,
 )
 
-from cns_jax.engine.concepts import drawn_set
-from cns_jax.engine.learned import Learned
-from cns_jax.engine.report.commands import next_steps
-from cns_jax.engine.report.given import keep_command
-from cns_jax.engine.report.page import write_report
+from cns_jax.engine.pages.report.commands import next_steps
+from cns_jax.engine.pages.report.given import keep_command
+from cns_jax.engine.pages.report.page import write_report
+from cns_jax.engine.runs.concepts import drawn_set
+from cns_jax.engine.runs.learned import Learned
 
 
 def test_it_ends_with_commands_for_this_run(tmp_path: Path) -> None:

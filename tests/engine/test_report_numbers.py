@@ -21,14 +21,14 @@ from report_runs import (
     text_of,
 )
 
-from cns_jax.engine.report.bars import Part, time_bars
-from cns_jax.engine.report.board import UNTRUSTED, board
-from cns_jax.engine.report.figures import Line, heat_map, line_chart, ticks
-from cns_jax.engine.report.measures import measures
-from cns_jax.engine.report.neurons import count_neurons
-from cns_jax.engine.report.page import write_report
-from cns_jax.engine.report.scores import verdict
-from cns_jax.engine.report.svg import Look
+from cns_jax.engine.pages.report.bars import Part, time_bars
+from cns_jax.engine.pages.report.board import UNTRUSTED, board
+from cns_jax.engine.pages.report.figures import Line, heat_map, line_chart, ticks
+from cns_jax.engine.pages.report.measures import measures
+from cns_jax.engine.pages.report.neurons import count_neurons
+from cns_jax.engine.pages.report.page import write_report
+from cns_jax.engine.pages.report.scores import verdict
+from cns_jax.engine.pages.report.svg import Look
 from cns_jax.evals.scores import PLAIN, SINGLE, Score, summary
 from cns_jax.neurons.statistics import iou
 

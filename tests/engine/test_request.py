@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cns_jax.core.settings import SettingsError
-from cns_jax.engine.request import Request
+from cns_jax.engine.draw.request import Request
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ from benchmarks.aot_reading import collectives
 from cns_jax.core.mesh import make_mesh, place
 from cns_jax.core.settings import build
 from cns_jax.core.tree import map_named
-from cns_jax.engine.prior import Part, compile_priors, prior_latents
-from cns_jax.engine.sampling import decode, sample_latents
+from cns_jax.engine.draw.prior import Part, compile_priors, prior_latents
+from cns_jax.engine.draw.sampling import decode, sample_latents
+from cns_jax.engine.draw.studio import Studio
+from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.studio import Studio, find_source
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.folder import read_folder
@@ -92,7 +93,8 @@ import numpy as np
 
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.engine.start import start
-from cns_jax.engine.studio import Studio, find_source
+from cns_jax.engine.draw.studio import Studio
+from cns_jax.engine.runs.source import find_source
 from cns_jax.weights.locate import Address
 
 start()

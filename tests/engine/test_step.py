@@ -15,8 +15,10 @@ from benchmarks.aot_reading import collectives
 from cns_jax.core.mesh import make_mesh, replicate
 from cns_jax.core.settings import build
 from cns_jax.core.types import ConceptData, Frozen, TrainState
+from cns_jax.engine.draw.studio import Studio
+from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.step import (
+from cns_jax.engine.teach.step import (
     StepSpec,
     denoising_loss,
     draw,
@@ -24,7 +26,6 @@ from cns_jax.engine.step import (
     step_shapes,
     train_steps,
 )
-from cns_jax.engine.studio import Studio, find_source
 from cns_jax.methods.base import Task
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.protect.moments import Protected, second_moment

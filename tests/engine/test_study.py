@@ -22,10 +22,8 @@ from tiny_runs import call
 
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.types import SCENE, STYLE, SUBJECT, Concept
-from cns_jax.engine import study as module
-from cns_jax.engine.learned import Learned
-from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.study import (
+from cns_jax.engine.pages import study as module
+from cns_jax.engine.pages.study import (
     StudyRequest,
     Target,
     Trial,
@@ -35,6 +33,8 @@ from cns_jax.engine.study import (
     tokens_of,
     write_page,
 )
+from cns_jax.engine.runs.learned import Learned
+from cns_jax.engine.settings import RunSettings
 from cns_jax.evals.preferences import tally
 
 METHODS = ("cns_run", "lora_run", "finetune_run")

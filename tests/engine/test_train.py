@@ -18,8 +18,8 @@ from tiny_runs import CONCEPTS, ROOT, call, command, config_file, flags, values
 
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.tree import flatten
-from cns_jax.engine.sequence import TrainingRun
 from cns_jax.engine.settings import MOST_STEPS, RunSettings
+from cns_jax.engine.teach.sequence import TrainingRun
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.snapshot import load_snapshot

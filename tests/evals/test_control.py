@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from cns_jax.core.settings import SettingsError
-from cns_jax.engine.control import ControlRequest
-from cns_jax.engine.control import control as run_control
-from cns_jax.engine.judging import load_judge
+from cns_jax.engine.measure.control import ControlRequest
+from cns_jax.engine.measure.control import control as run_control
+from cns_jax.engine.measure.judging import load_judge
 from cns_jax.evals import control
 from cns_jax.evals.judge import OF_SUBJECTS, Verdict, grades
 from cns_jax.evals.world_judge import EVEN, JUDGE, labels_of

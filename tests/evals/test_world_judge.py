@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from cns_jax.engine.judging import load_judge
+from cns_jax.engine.measure.judging import load_judge
 from cns_jax.evals.judge import OF_SUBJECTS
 from cns_jax.evals.world_judge import found, judged, labels_of
 from cns_jax.miniature.concepts import SETS, picture_with, render_concept

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cns_jax.core.platform import compiled_for
 from cns_jax.core.tree import flatten
+from cns_jax.core.xla.platform import compiled_for
 from cns_jax.neurons import top as module
 from cns_jax.neurons.top import kept, top_inputs, top_of_all
 

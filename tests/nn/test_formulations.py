@@ -16,10 +16,11 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import Mesh, NamedSharding
 
 from cns_jax.core.mesh import ROWS, make_mesh, rows_over
-from cns_jax.core.platform import PLAIN, compiled_for
-from cns_jax.nn import convolutions, gpu_norm
-from cns_jax.nn.convolutions import convolution, enlarged_convolution
-from cns_jax.nn.formulations import (
+from cns_jax.core.xla.platform import PLAIN, compiled_for
+from cns_jax.nn.layers import Dense
+from cns_jax.nn.ops import convolutions, gpu_norm
+from cns_jax.nn.ops.convolutions import convolution, enlarged_convolution
+from cns_jax.nn.ops.formulations import (
     dot_product_attention,
     even,
     gated_gelu,
@@ -30,7 +31,6 @@ from cns_jax.nn.formulations import (
     quick_gelu,
     silu,
 )
-from cns_jax.nn.layers import Dense
 
 RNG = np.random.default_rng(0)
 

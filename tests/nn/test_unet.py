@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cns_jax.core.flops import flops
+from cns_jax.core.xla.flops import flops
 from cns_jax.nn.unet import UNet2DConditionModel, UNetConfig
 
 WIDTH, ROWS = 24, 3

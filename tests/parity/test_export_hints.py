@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors import safe_open
 from tiny_runs import finished
 
-from cns_jax.engine.export import ExportRequest, export
-from cns_jax.engine.export.hints import PYTHON
-from cns_jax.engine.patching import apply
+from cns_jax.engine.runs.export import ExportRequest, export
+from cns_jax.engine.runs.export.hints import PYTHON
+from cns_jax.engine.runs.patching import apply
 from cns_jax.weights.folder import WEIGHT_FILES, write_pipeline
 from cns_jax.weights.locate import Address
 

@@ -13,9 +13,9 @@ from errors import assert_parity
 from safetensors.numpy import load_file
 
 from cns_jax.core.rng import stream
-from cns_jax.engine.export import ExportRequest, export
+from cns_jax.engine.draw.stages import Stages
+from cns_jax.engine.runs.export import ExportRequest, export
 from cns_jax.engine.settings import SampleSettings
-from cns_jax.engine.stages import Stages
 
 diffusers = pytest.importorskip("diffusers")
 

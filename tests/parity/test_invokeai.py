@@ -16,7 +16,7 @@ from tiny_runs import finished
 
 from cns_jax.core.files import save_tensors
 from cns_jax.core.tree import flatten
-from cns_jax.engine.export import ExportRequest, export
+from cns_jax.engine.runs.export import ExportRequest, export
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.adapters import difference_tensors, embedding_tensors
 from cns_jax.weights.folder import WEIGHT_FILES, read_folder

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file
 from tiny_runs import finished
 
-from cns_jax.engine.export import ExportRequest, export
+from cns_jax.engine.runs.export import ExportRequest, export
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.layout import file_key, to_file

@@ -11,8 +11,8 @@ from errors import assert_parity
 
 from cns_jax.core.mesh import make_mesh
 from cns_jax.core.rng import stream
-from cns_jax.engine.sampling import sample_latents
-from cns_jax.engine.studio import miniature_folder
+from cns_jax.engine.draw.sampling import sample_latents
+from cns_jax.engine.runs.source import miniature_folder
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.folder import read_folder

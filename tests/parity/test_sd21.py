@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from cns_jax.core.mesh import make_mesh
 from cns_jax.core.rng import stream
 from cns_jax.core.tree import fingerprint
-from cns_jax.engine.sampling import sample_latents
+from cns_jax.engine.draw.sampling import sample_latents
 from cns_jax.text.tokenizer import bpe_tables, load_tokenizer, write_tokenizer
 from cns_jax.text.train_bpe import train_tokenizer
 from cns_jax.text.vocabulary import Vocabulary

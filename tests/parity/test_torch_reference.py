@@ -19,8 +19,10 @@ from benchmarks.torch_reference.selection import concept_neurons, feature_norms
 from cns_jax.core.mesh import make_mesh
 from cns_jax.core.tree import flatten
 from cns_jax.core.types import ConceptData, Frozen, Trainable
-from cns_jax.engine.step import StepSpec, denoising_loss, draw, initial_state, train_steps
-from cns_jax.engine.studio import MINIATURE, Studio, find_source, miniature_folder
+from cns_jax.engine.draw.studio import Studio
+from cns_jax.engine.runs.source import find_source, miniature_folder
+from cns_jax.engine.settings import MINIATURE
+from cns_jax.engine.teach.step import StepSpec, denoising_loss, draw, initial_state, train_steps
 from cns_jax.methods.base import Task
 from cns_jax.methods.cns import CNS, Memory, Plan
 from cns_jax.neurons import select

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cns_jax.core.files import FileError
 from cns_jax.core.settings import SettingsError, build
-from cns_jax.engine.learned import Learned, read_settings
+from cns_jax.engine.runs.learned import Learned, read_settings
 from cns_jax.engine.settings import RunSettings
 
 ODD = st.one_of(

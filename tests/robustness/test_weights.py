@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save, save_file
 
 from cns_jax.core.files import FileError
 from cns_jax.core.settings import SettingsError
-from cns_jax.engine.learned import Learned
+from cns_jax.engine.runs.learned import Learned
 from cns_jax.weights.changes import Change, LowRank, Sparse
 from cns_jax.weights.patch import Patch, PatchError, read_patch, write_patch
 from cns_jax.weights.snapshot import Snapshot, load_snapshot, save_snapshot

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cns_jax.core.tree import flatten
+from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
-from cns_jax.engine.studio import find_source
 from cns_jax.nn.config import UnsupportedConfig
 from cns_jax.weights.locate import Address
 from cns_jax.weights.pipeline import Source

@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from cns_jax.core.files import save_tensors
-from cns_jax.engine.judging import JUDGE_FILE
+from cns_jax.engine.measure.judging import JUDGE_FILE
 from cns_jax.engine.pretrain.run import SCHEDULE, Pretraining
 from cns_jax.evals.clip_scores import Preprocess
 from cns_jax.nn.clip import CLIPTextConfig, CLIPVisionConfig

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.core.rng import stream
-from cns_jax.engine.judging import read_judge
+from cns_jax.engine.measure.judging import read_judge
 from cns_jax.engine.pretrain.loop import train
 from cns_jax.engine.pretrain.settings import PretrainSettings
 from cns_jax.engine.pretrain.vae import through_vae, to_float

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cns_jax.core.compiling import jit
 from cns_jax.core.rng import stream
 from cns_jax.core.settings import SettingsError
+from cns_jax.core.xla.compiling import jit
 from cns_jax.engine.checkpoint import Checkpoints
-from cns_jax.engine.fit import Interrupted, StopSignals
 from cns_jax.engine.pretrain.settings import StageSettings
 from cns_jax.engine.progress import Metrics, bar
+from cns_jax.engine.teach.fit import Interrupted, StopSignals
 
 Loss = Callable[[Any, jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]]
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.core.batches import in_batches
-from cns_jax.core.compiling import jit
 from cns_jax.core.rng import stream
+from cns_jax.core.xla.compiling import jit
 from cns_jax.engine.pretrain.loop import Loss, train
 from cns_jax.engine.pretrain.settings import PretrainSettings, StageSettings
 from cns_jax.nn.vae import AutoencoderKL, VAEConfig, sample_moments

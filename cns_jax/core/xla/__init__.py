@@ -1,0 +1,1 @@
+"""What concerns the compiler: programs, platforms, counted operations."""

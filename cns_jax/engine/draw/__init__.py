@@ -1,0 +1,1 @@
+"""A loaded model and the pictures that it draws."""

@@ -1,0 +1,1 @@
+"""Lessons: from settings to steps to what is kept."""

@@ -1,0 +1,1 @@
+"""Formulations of single operations, and kernels for GPUs."""
