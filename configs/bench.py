@@ -1,4 +1,4 @@
-"""Seven drawn concepts into the miniature, as benchmarks/paper.py runs it for every method, set and seed.
+"""Seven drawn concepts into the miniature, as benchmarks/paper/__main__.py runs it for every method, set and seed.
 
     python -m cns_jax.train --config=bench --config.data_root=miniature:2 --config.seed=1
 

@@ -12,12 +12,12 @@ from typing import ClassVar
 
 import pytest
 
-from benchmarks import comparison
-from benchmarks.aot_reading import collectives, hbm_bytes, head_padding, table
-from benchmarks.many import draw_concepts, settings_of, summary
-from benchmarks.speed_table import table as speed_table
-from benchmarks.suites import NAMES, SUITES, Suite
-from benchmarks.worker import SIDES
+from benchmarks.aot.reading import collectives, hbm_bytes, head_padding, table
+from benchmarks.speed import comparison
+from benchmarks.speed.many import draw_concepts, settings_of, summary
+from benchmarks.speed.suites import NAMES, SUITES, Suite
+from benchmarks.speed.table import table as speed_table
+from benchmarks.speed.worker import SIDES
 from cns_jax.data.folder import discover, read_concepts
 from cns_jax.nn.sizes import SD15
 
@@ -87,7 +87,7 @@ def test_head_widths_that_do_not_fill_a_tpus_lanes() -> None:
 
 
 def test_both_sides_have_every_workload() -> None:
-    from benchmarks.ours import Ours
+    from benchmarks.speed.ours import Ours
 
     assert [name for name in NAMES if not hasattr(Ours, name)] == []
     reference = pytest.importorskip("benchmarks.torch_reference.workloads", reason="needs diffusers")
@@ -165,7 +165,7 @@ def test_the_tpu_compiler_takes_the_training_step(
     """The full step at 64 px: it fits, and chips exchange gradients, metrics, and the weights that they share only."""
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed: pip install libtpu")
-    command = [sys.executable, "-m", "benchmarks.tpu_aot", f"--topologies={topology}", "--programs=step", "--pixels=64"]
+    command = [sys.executable, "-m", "benchmarks.aot", f"--topologies={topology}", "--programs=step", "--pixels=64"]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     subprocess.run([*command, f"--fsdp={fsdp}", f"--results={tmp_path}"], check=True, env=environment)
     line = json.loads((tmp_path / "tpu_aot.jsonl").read_text())

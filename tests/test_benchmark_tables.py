@@ -1,4 +1,4 @@
-"""The paper's tables and figures from lines as benchmarks/experiments.py writes them, here invented."""
+"""The paper's tables and figures from lines as benchmarks/paper/experiments.py writes them, here invented."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.entries import Table
-from benchmarks.extras import masks, orders, thresholds, zero_shot
-from benchmarks.lines import FOUND, Run, at_end, estimate, gather, of_concepts, variants
-from benchmarks.page import origin, tables_of, write_all
-from benchmarks.reasons import attributes, missed, moved
-from benchmarks.stage_plots import apart
-from benchmarks.tables import ablations, acceptance, concepts, differences, forgetting, methods
+from benchmarks.paper.entries import Table
+from benchmarks.paper.extras import masks, orders, thresholds, zero_shot
+from benchmarks.paper.lines import FOUND, Run, at_end, estimate, gather, of_concepts, variants
+from benchmarks.paper.page import origin, tables_of, write_all
+from benchmarks.paper.reasons import attributes, missed, moved
+from benchmarks.paper.stage_plots import apart
+from benchmarks.paper.tables import ablations, acceptance, concepts, differences, forgetting, methods
 from cns_jax.evals.scores import PLAIN, SINGLE, TOGETHER
 
 Score = Callable[[int, str, tuple[int, ...]], tuple[float, float, float | None]]

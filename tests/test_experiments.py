@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from tiny_runs import CONCEPTS
 
-from benchmarks.experiments import GROUPS, VARIANTS, Experiment, finished, has_line, mixed, variant_of
+from benchmarks.paper.experiments import GROUPS, VARIANTS, Experiment, finished, has_line, mixed, variant_of
+from benchmarks.paper.trials import HEAD, TRIALS, row
 from benchmarks.runs import keep, read_lines
-from benchmarks.trials import HEAD, TRIALS, row
 from cns_jax.core.settings import SettingsError
 from cns_jax.engine.measure.evaluation import EvaluationRequest, evaluate
 from cns_jax.engine.measure.judging import judge_id

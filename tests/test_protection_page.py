@@ -8,12 +8,20 @@ from typing import Any
 
 import pytest
 
-from benchmarks.certificates import Point, by_drift, certified, first_concepts, limit_of, running_median, told
-from benchmarks.entries import NOT_YET
-from benchmarks.lines import Run
-from benchmarks.protection_cost import in_turns, ratio, table
-from benchmarks.protection_page import write_all
-from benchmarks.protection_tables import Pair, compared, concepts, long, orders
+from benchmarks.paper.entries import NOT_YET
+from benchmarks.paper.lines import Run
+from benchmarks.protection.certificates import (
+    Point,
+    by_drift,
+    certified,
+    first_concepts,
+    limit_of,
+    running_median,
+    told,
+)
+from benchmarks.protection.page import write_all
+from benchmarks.protection.tables import Pair, compared, concepts, long, orders
+from benchmarks.speed.protection_cost import in_turns, ratio, table
 
 NAMES = ["cat", "dog", "sea"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.experiments import Experiment
-from benchmarks.long_runs import long_runs
-from benchmarks.protected_runs import GROUPS, ORDERS, protected
-from benchmarks.variations import mixed_sets, sequence, variations, write_pictures
+from benchmarks.paper.experiments import Experiment
+from benchmarks.protection.experiments import GROUPS, ORDERS, protected
+from benchmarks.protection.long_runs import long_runs
+from benchmarks.protection.variations import mixed_sets, sequence, variations, write_pictures
 from cns_jax.core.types import SCENE, STYLE, SUBJECT
 from cns_jax.data.folder import read_concepts
 from cns_jax.data.spec import ConceptSpec

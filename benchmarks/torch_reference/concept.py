@@ -20,12 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from benchmarks.speed.worker import peak_bytes
 from benchmarks.torch_reference.data import Views
 from benchmarks.torch_reference.lesson import Lesson, Rates
 from benchmarks.torch_reference.networks import cumulative_alphas, kernels, load_networks, load_vae
 from benchmarks.torch_reference.sampler import sample_latents
 from benchmarks.torch_reference.selection import concept_neurons, feature_norms
-from benchmarks.worker import peak_bytes
 from cns_jax.core.heap import keep_heap
 
 TOKEN = "<new>"

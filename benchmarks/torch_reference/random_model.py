@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from benchmarks.reference import SCHEDULER, TEXT, UNET, VAE
+from benchmarks.parity.reference import SCHEDULER, TEXT, UNET, VAE
 from cns_jax.text.tokenizer import BOS, EOS, write_tokenizer
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from benchmarks.suites import (
+from benchmarks.speed.suites import (
     CALIBRATION,
     CAPTIONS,
     GUIDANCE,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.drift import drift, likeness
+from benchmarks.paper.drift import drift, likeness
 from cns_jax.core.tree import flatten
 from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.draw.stages import Stages

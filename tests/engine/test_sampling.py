@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tiny_runs import values
 
-from benchmarks.aot_reading import collectives
+from benchmarks.aot.reading import collectives
 from cns_jax.core.mesh import make_mesh, place
 from cns_jax.core.settings import build
 from cns_jax.core.tree import map_named

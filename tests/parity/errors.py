@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.errors import FLOAT32, relative_error
+from benchmarks.parity.errors import FLOAT32, relative_error
 
 __all__ = ["FLOAT32", "assert_parity", "relative_error"]
 

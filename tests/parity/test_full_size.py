@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("diffusers")
 
-from benchmarks.parity import PARTS, run_part, write_reference
+from benchmarks.parity.__main__ import PARTS, run_part, write_reference
 
 pytestmark = pytest.mark.slow
 

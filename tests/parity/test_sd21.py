@@ -35,7 +35,7 @@ LENGTH, WIDTH = 20, 48
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Written by diffusers, with the configuration of SD-2.1 but for sizes."""
-    from benchmarks.reference import enliven
+    from benchmarks.parity.reference import enliven
 
     root = tmp_path_factory.mktemp("sd21")
     trained = train_tokenizer(PROMPTS, root / "trained", vocab_size=600, max_length=LENGTH)

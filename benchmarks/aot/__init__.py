@@ -1,0 +1,1 @@
+"""Programs compiled ahead of time by the TPU compiler."""

@@ -1,0 +1,1 @@
+"""Time and memory, ours beside PyTorch's."""
