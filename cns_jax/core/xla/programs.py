@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 from cns_jax.core.files import replacing
 from cns_jax.core.threads import cores
 
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 _BEGUN = time.time()

@@ -1,0 +1,1 @@
+"""What a run knows, its folder, and its way out: exports and patches."""
