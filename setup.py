@@ -33,7 +33,7 @@ setup(
         "flax>=0.12",
         "huggingface_hub>=1.0",
         "importlib_resources>=6.0",  # etils needs it and does not say so
-        "jax>=0.10",
+        "jax>=0.10,<0.12",  # the versions that were run
         "jinja2>=3.1",
         "matplotlib>=3.10",
         "ml_collections>=1.1",
@@ -52,9 +52,9 @@ setup(
         "transformers>=5.0,<6",  # for CLIP's tokenizer; installs without torch
     ],
     extras_require={
-        "cuda": ["jax[cuda12]>=0.10"],
-        "cuda13": ["jax[cuda13]>=0.10"],
-        "tpu": ["jax[tpu]>=0.10"],
+        "cuda": ["jax[cuda12]>=0.10,<0.12"],
+        "cuda13": ["jax[cuda13]>=0.10,<0.12"],
+        "tpu": ["jax[tpu]>=0.10,<0.12"],
         "caption": ["torch>=2.6", "transformers>=5.0,<6"],  # BLIP, for python -m cns_jax.caption
         "photos": ["pi-heif>=1.0", "pillow-jxl-plugin>=1.3"],  # HEIC and JPEG XL
         "dino": ["torch>=2.6", "transformers>=5.0,<6"],  # DINO-I

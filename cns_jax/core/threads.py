@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from threading import Thread
 from typing import ParamSpec, TypeVar
 
@@ -27,7 +28,7 @@ class Beside:
             except Exception:
                 log.debug("%s, beside other work", function.__name__, exc_info=True)
 
-        self._thread = Thread(target=call, name=function.__name__)
+        self._thread = Thread(target=copy_context().run, args=(call,), name=function.__name__)
         self._thread.start()
 
     def join(self) -> None:
@@ -54,6 +55,6 @@ def in_threads(function: Callable[[X], Y], items: Iterable[X]) -> list[Y]:
             found[i] = function(items[i])
 
     with ThreadPoolExecutor() as pool:
-        for done in [pool.submit(work) for _ in range(min(cores(), len(items)))]:
+        for done in [pool.submit(copy_context().run, work) for _ in range(min(cores(), len(items)))]:
             done.result()
     return [found[i] for i in range(len(items))]

@@ -185,6 +185,8 @@ class RunSettings:
 
     model: "miniature", a diffusers folder, a .safetensors file, or owner/name on the hub. compute: the dtype of frozen
     weights and activations (auto: bfloat16 on GPU and TPU, float32 on a CPU); what is trained is float32 always.
+    compute_ops: formulations that are fast on the device, or plain: ordinary operations of JAX and flax alone, to
+    compare with.
     data_root: a folder with one sub-folder a concept, or "miniature:1" (2, 3) for the drawn concept sets. concepts:
     which and in which order (empty: all found). said: what the flag --concept says of some of them, which goes before
     all else. after: the folder of a finished run of the same model, whose concepts this one knows from its start.
@@ -198,6 +200,7 @@ class RunSettings:
     prediction_type: Literal["", "epsilon", "v_prediction"] = ""
     vae: str = ""
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
+    compute_ops: Literal["fast", "plain"] = "fast"
     run: str = ""
     after: str = ""
     resolution: int = 64

@@ -13,7 +13,6 @@ import numpy as np
 from flax.errors import ScopeParamShapeError
 
 from cns_jax.core.mesh import of_whole_kernel
-from cns_jax.core.xla.platform import NOTHING, platform
 from cns_jax.nn.ops.convolutions import convolution, enlarged_convolution
 from cns_jax.nn.ops.formulations import group_norm, layer_norm, linear, silu
 
@@ -21,13 +20,10 @@ Dtype = jnp.dtype | None
 
 
 def parameter(module: nn.Module, name: str, initializer: Callable[..., jax.Array], shape: tuple[int, ...]) -> jax.Array:
-    """Flax's `param`, which traces the initializer of what it only reads, to check the shape: a quarter of the time
-    that tracing a training step took; and which derives a key for what is traced for its shape alone: a quarter of
-    that time. Raises flax's ScopeParamShapeError, as it does."""
+    """Same as flax's `param`, except that a parameter which exists is only read: flax traces the initializer to check
+    the shape, which was a quarter of the time that tracing a training step took. Raises flax's ScopeParamShapeError."""
     if not module.has_variable("params", name):
-        if platform() != NOTHING:
-            return module.param(name, initializer, shape)
-        module.put_variable("params", name, jnp.zeros(shape))
+        return module.param(name, initializer, shape)
     value: jax.Array = module.get_variable("params", name)
     if value.shape != shape:
         raise ScopeParamShapeError(name, "/".join(module.path), value.shape, shape)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.core.tree import Tree
-from cns_jax.core.xla.platform import shapes_of
 from cns_jax.nn.clip import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
@@ -43,7 +42,7 @@ def read_clip(directory: str | Path) -> Clip:
     shared = {"projection_dim": config.get("projection_dim", 512)}
     text = CLIPTextConfig.from_dict({**config["text_config"], **shared})
     vision = CLIPVisionConfig.from_dict({**config["vision_config"], **shared})
-    target = shapes_of(lambda: _clip_init(text, vision))
+    target = jax.eval_shape(lambda: _clip_init(text, vision))
     tree = load_file(root / _FILE, target)
     towers = {
         "text": {k: tree[k] for k in ("text_model", "text_projection")},

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 
-from cns_jax.core.xla.platform import shapes_of
 from cns_jax.nn.config import UnsupportedConfig
 from cns_jax.nn.model import Model
 from cns_jax.nn.vae import VAEConfig
@@ -64,4 +63,4 @@ def _of_file(path: Path, model: Model) -> Part:
     prefix = PREFIX["vae"]
     if not any(key.startswith(prefix) for key in stored):  # a file of the VAE alone
         stored = {prefix + key: where for key, where in stored.items()}
-    return read_part(path, "vae", stored, model, shapes_of(model.init, jax.random.key(0))["vae"])
+    return read_part(path, "vae", stored, model, jax.eval_shape(model.init, jax.random.key(0))["vae"])

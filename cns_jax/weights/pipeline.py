@@ -12,7 +12,6 @@ from typing import Any
 import jax
 
 from cns_jax.core.tree import Tree, fingerprint
-from cns_jax.core.xla.platform import shapes_of
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.nn.model import PARTS, Model
 from cns_jax.weights.strict import Keep, check, load
@@ -66,7 +65,7 @@ class Source:
     @cached_property
     def shapes(self) -> dict[str, Tree]:
         """The parameters as ShapeDtypeStructs."""
-        return shapes_of(self.model.init, jax.random.key(0))
+        return jax.eval_shape(self.model.init, jax.random.key(0))
 
     def check(self) -> None:
         """Names and shapes of all weights; raises WeightsMismatch."""

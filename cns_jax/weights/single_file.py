@@ -14,7 +14,6 @@ import numpy as np
 
 from cns_jax.core.files import save_tensors
 from cns_jax.core.tree import flatten
-from cns_jax.core.xla.platform import shapes_of
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.nn.clip import CLIPTextConfig
 from cns_jax.nn.config import config_dict
@@ -73,7 +72,7 @@ def read_single_file(file: Path, tokenizer: Path, prediction_type: str = "") -> 
             "are not supported"
         )
     model, schedule, scheduler = _described(file, stored, metadata, prediction_type)
-    shapes = shapes_of(model.init, jax.random.key(0))
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
     parts = {part: read_part(file, part, stored, model, shapes[part]) for part in PARTS}
     return Source(model, parts, schedule, tokenizer, scheduler)
 

@@ -56,14 +56,14 @@ def test_asking_whether_options_are_known_costs_one_program_at_most(
 
 
 def test_options_reach_the_compiler(monkeypatch, fresh_options) -> None:
-    product = lambda: jit()(lambda x: jnp.tanh(x @ x)).jitted.lower(jnp.ones((64, 64))).compile().as_text()  # noqa: E731
-    ours = product()
+    """One that no compiler knows makes the compilation fail, so that it was given to it."""
+    monkeypatch.setattr(compiling, "_are_taken", lambda options: True)
+    monkeypatch.setattr(compiling, "OPTIONS", {jax.default_backend(): {"xla_no_such_option": "1"}})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+        jit()(lambda x: x + 1)(jnp.ones(2))
     compiler_options.cache_clear()
     monkeypatch.setattr(compiling, "OPTIONS", {})
-    plain = product()
-    assert "ynn" not in ours
-    if "ynn" not in plain:
-        pytest.skip("this jaxlib makes no YNNPACK fusions")
+    jit()(lambda x: x + 1)(jnp.ones(2))
 
 
 def test_keywords_and_what_was_compiled_are_those_of_jax() -> None:
@@ -107,3 +107,18 @@ def test_programs_that_others_could_have_written_are_not_run(tmp_path: Path) -> 
     folder.mkdir(parents=True)
     folder.chmod(0o777)
     assert _run(XDG_CACHE_HOME=str(tmp_path))[0] == "None"
+
+
+def test_whole_programs_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiling, "_programs", None)
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        for value, kept in (("0", False), ("1", True)):
+            jax.config.update("jax_compilation_cache_dir", None)
+            monkeypatch.setenv(compiling.KEEP_VARIABLE, value)
+            compiling.keep_compiled()
+            assert (compiling._programs is not None) == kept
+            assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cns_jax" / "compiled")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

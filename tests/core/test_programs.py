@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
@@ -120,10 +121,14 @@ def test_a_program_of_all_devices_takes_over_what_it_is_given(folder: ProgramFol
 
 
 @pytest.mark.parametrize(("x", "n"), [([1, 2, 3], 3), ([1, 2], 2)])
-def test_other_arguments_are_traced(folder: ProgramFolder, salt: float, x: list[float], n: int) -> None:
+def test_other_arguments_are_traced(
+    folder: ProgramFolder, salt: float, x: list[float], n: int, caplog: pytest.LogCaptureFixture
+) -> None:
     called(salt)
     wait_for(folder)
-    assert called(salt, x, n) == ([3.0 * v for v in x] * n, [n])
+    with caplog.at_level(logging.INFO, "cns_jax"):
+        assert called(salt, x, n) == ([3.0 * v for v in x] * n, [n])
+    assert ("does not fit and is compiled anew" in caplog.text) == (len(x) == 2)
 
 
 def test_a_program_is_begun_once(folder: ProgramFolder, salt: float) -> None:
@@ -134,11 +139,13 @@ def test_a_program_is_begun_once(folder: ProgramFolder, salt: float) -> None:
     wait_for(folder)  # or it would come to the folder of another test
 
 
-def test_a_damaged_file_is_as_none(folder: ProgramFolder, salt: float) -> None:
+def test_a_damaged_file_is_as_none(folder: ProgramFolder, salt: float, caplog: pytest.LogCaptureFixture) -> None:
     called(salt)
     file = wait_for(folder)
     file.write_bytes(file.read_bytes()[:1000])
-    assert called(salt) == ([3, 6, 9] * 2, [2])
+    with caplog.at_level(logging.INFO, "cns_jax"):
+        assert called(salt) == ([3, 6, 9] * 2, [2])
+    assert "cannot be read and is compiled anew" in caplog.text
     assert not file.exists()
 
 

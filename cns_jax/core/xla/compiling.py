@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import cache, cached_property, update_wrapper
+from contextlib import contextmanager
+from functools import cache, cached_property, update_wrapper, wraps
 from pathlib import Path
 from threading import Lock, get_ident
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -15,7 +16,10 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import jax
 
 from cns_jax.core.threads import Beside
+from cns_jax.core.xla.platform import platform
 from cns_jax.core.xla.programs import ProgramFolder, program_key
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,6 +40,9 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
 }
 """Of XLA, by backend; one that the installed jaxlib does not know is left out."""
 
+KEEP_VARIABLE = "CNS_JAX_KEEP_PROGRAMS"
+"""The environment variable that switches whole kept programs off: 0."""
+
 _KEPT_BYTES = 4 * 2**30
 
 _WRITTEN = "/jax/compilation_cache/cache_misses"  # said when a program goes to JAX's cache, so newly compiled
@@ -48,20 +55,24 @@ class Jitted(Generic[P, R]):
 
     def __init__(self, function: Callable[P, R], **keywords: Any) -> None:
         update_wrapper(self, function)
+        self.__name__ = function.__name__
         self._function, self._keywords, self._lock = function, keywords, Lock()
+        self._jits: dict[str, Any] = {}
         self._begun = set[str]()
         self._ahead: list[Beside] = []
         self._read: list[tuple[Mapping[str, Any], jax.stages.Compiled]] = []
 
     @property
     def jitted(self) -> Any:
-        """What `jax.jit` returned: it can be lowered, and counts what it has compiled."""
+        """What `jax.jit` returned for `platform`, which traces depend on: it can be lowered, and counts what it has
+        compiled."""
+        name = platform()
         with self._lock:  # threads that each made their own would each compile
-            return self._jitted
-
-    @cached_property
-    def _jitted(self) -> Any:
-        return jax.jit(self._function, compiler_options=compiler_options() or None, **self._keywords)
+            if name not in self._jits:
+                options = compiler_options() or None
+                function = self._function if not self._jits else _another(self._function)
+                self._jits[name] = jax.jit(function, compiler_options=options, **self._keywords)
+            return self._jits[name]
 
     def ahead(self, *args: Any, **kwargs: Any) -> None:
         """Trace here, and compile beside what the caller does next; calls wait for it. Arrays may be shapes; what
@@ -82,7 +93,10 @@ class Jitted(Generic[P, R]):
             self._ahead.append(Beside(self._compile, self.jitted.lower(*args, **kwargs), key))
 
     def _take(self, programs: ProgramFolder, key: str, static: Mapping[str, Any]) -> None:
-        self._read.append((static, programs.load(key)))
+        try:
+            self._read.append((static, programs.load(key)))
+        except Exception as error:
+            log.info("the kept program of %s cannot be read and is compiled anew: %s", self.__name__, error)
 
     def _compile(self, lowered: jax.stages.Lowered, key: str | None) -> None:
         with _cache_events() as events:
@@ -112,9 +126,22 @@ class Jitted(Generic[P, R]):
             static, (others, by_name) = self._parted(args, kwargs)
             for of, program in self._read:
                 if of == static:
-                    with suppress(TypeError, ValueError):  # other shapes or placements; nothing has been done yet
+                    try:
                         return program(*others, **by_name)
+                    except (TypeError, ValueError) as error:  # other shapes or placements; nothing has been done yet
+                        reason = str(error).partition("\n")[0]
+                        log.info("the kept program of %s does not fit and is compiled anew: %s", self.__name__, reason)
         return self.jitted(*args, **kwargs)
+
+
+def _another(function: Callable[P, R]) -> Callable[P, R]:
+    """A function of its own: traces are kept by function, so that a second `jax.jit` of one finds the first's."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(*args, **kwargs)
+
+    return call
 
 
 def jit(**keywords: Any) -> Callable[[Callable[P, R]], Jitted[P, R]]:
@@ -160,9 +187,9 @@ def keep_compiled() -> None:
     that are begun ahead and compiled anew whole, so that later processes do not even trace them (see `programs`).
 
     The folder is cns_jax/compiled under XDG_CACHE_HOME or ~/.cache, at most 4 GiB and 1 GiB, the longest unused leaving
-    first. Nothing changes where jax_compilation_cache_dir is set already (also by JAX_COMPILATION_CACHE_DIR), where
-    jax_enable_compilation_cache is off, or where the folder cannot be made or belongs to somebody else, whose programs
-    must not be run.
+    first. CNS_JAX_KEEP_PROGRAMS=0 in the environment leaves only JAX's own cache. Nothing changes where
+    jax_compilation_cache_dir is set already (also by JAX_COMPILATION_CACHE_DIR), where jax_enable_compilation_cache is
+    off, or where the folder cannot be made or belongs to somebody else, whose programs must not be run.
     """
     global _programs
     config: Any = jax.config
@@ -173,7 +200,7 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", _KEPT_BYTES)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a start compiles 30 small programs
-        _programs = ProgramFolder(folder)
+        _programs = None if os.environ.get(KEEP_VARIABLE) == "0" else ProgramFolder(folder)
 
 
 def _is_private(folder: Path) -> bool:

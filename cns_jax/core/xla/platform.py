@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Literal
 
 import jax
 
 _asked: ContextVar[str | None] = ContextVar("platform", default=None)
 
 
-NOTHING = "nothing"
-"""The platform of programs that are traced for shapes alone, whose results are zeros."""
-
 PLAIN = "plain"
-"""The platform of programs that are traced to be counted: no device's formulations, but the libraries' own."""
+"""The platform of programs that use no formulation of our own for any device: ordinary jax.numpy, jax.lax and flax."""
+
+OPS_VARIABLE = "CNS_JAX_COMPUTE_OPS"
+"""The environment variable that makes all programs of a process PLAIN; config.compute_ops does so for a run."""
 
 
 def platform() -> str:
-    """ "cpu", "gpu" or "tpu": JAX's default backend, or what `compiled_for` asks for; NOTHING in `shapes_of`."""
-    return _asked.get() or jax.default_backend()
+    """ "cpu", "gpu" or "tpu": JAX's default backend; or what `compiled_for` or OPS_VARIABLE asks for."""
+    return _asked.get() or (PLAIN if os.environ.get(OPS_VARIABLE) == PLAIN else jax.default_backend())
 
 
 def cuda_capability() -> float:
@@ -38,6 +39,14 @@ def cuda_capability() -> float:
 
 
 @contextmanager
+def compute_ops(kind: Literal["fast", "plain"]) -> Iterator[None]:
+    """Trace the block with formulations that are fast on this device, or with ordinary ones alone (PLAIN), which differ
+    by rounding, are slower on a CPU, and can be differentiated forwards too."""
+    with compiled_for(PLAIN) if kind == PLAIN else nullcontext():
+        yield
+
+
+@contextmanager
 def compiled_for(name: str) -> Iterator[None]:
     """Trace the block for another `platform`: to compile ahead of time for a device that is not here."""
     token = _asked.set(name)
@@ -45,11 +54,3 @@ def compiled_for(name: str) -> Iterator[None]:
         yield
     finally:
         _asked.reset(token)
-
-
-def shapes_of(init: Callable[..., Any], *arguments: Any) -> Any:
-    """`jax.eval_shape` of a function that makes parameters, at half its cost: what they are filled with, and what
-    networks compute of them, is left out."""
-    with compiled_for(NOTHING):
-        # a function of its own: traces are kept by function, and a later jit of `init` must not find this one
-        return jax.eval_shape(lambda *given: init(*given), *arguments)

@@ -11,12 +11,12 @@ import dataclasses
 import hashlib
 import os
 import pickle
-import platform
 import time
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from platform import machine, processor
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from jax.sharding import Mesh
 
 from cns_jax.core.files import replacing
 from cns_jax.core.threads import cores
+from cns_jax.core.xla.platform import platform
 
 _PACKAGE = Path(__file__).parents[2]
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -130,7 +131,8 @@ def _circumstances() -> Any:
     # where and how much JAX itself keeps does not change what it makes
     settings = sorted((k, repr(v)) for k, v in jax.config.values.items() if "cache" not in k)
     variables = [os.environ.get(name) for name in _VARIABLES]
-    return jax.devices()[0].client.platform_version, devices, settings, variables, _machine(), _versions()
+    build = jax.devices()[0].client.platform_version
+    return build, platform(), devices, settings, variables, _machine(), _versions()
 
 
 @cache
@@ -142,9 +144,9 @@ def _versions() -> list[str]:
 def _machine() -> list[str]:
     """The processor: a folder may be shared by machines with other instructions, and XLA splits loops by cores."""
     told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else [platform.processor()]
+    lines = told.read_text().splitlines() if told.exists() else [processor()]
     of_kind = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
-    return [platform.machine(), str(cores()), *sorted(of_kind)]
+    return [machine(), str(cores()), *sorted(of_kind)]
 
 
 @cache

@@ -16,7 +16,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
 
 from cns_jax.core.types import SCENE, STYLE, SUBJECT
-from cns_jax.core.xla.platform import shapes_of
 from cns_jax.engine.runs.concepts import drawn_set
 from cns_jax.engine.runs.source import miniature_folder
 from cns_jax.engine.settings import RunSettings
@@ -38,7 +37,7 @@ def read_judge(folder: Path) -> Any:
     """The judge's parameters from a miniature's folder. Raises WeightsMismatch if the file is not of this judge."""
     file = folder / JUDGE_FILE
     flat = load_file(file)
-    wanted = shapes_of(lambda: JUDGE.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3))))["params"]
+    wanted = jax.eval_shape(lambda: JUDGE.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3))))["params"]
     shapes = {k: v.shape for k, v in flatten_dict(wanted, sep="/").items()}
     if {k: v.shape for k, v in flat.items()} != shapes:
         raise WeightsMismatch(f"{file} is the judge of another version; train it again with cns_jax.pretrain")

@@ -18,6 +18,7 @@ from cns_jax.core.rng import key_of, stream
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.tree import fingerprint
 from cns_jax.core.types import Concept, Frozen, TrainState
+from cns_jax.core.xla.platform import compute_ops
 from cns_jax.data.folder import DataError
 from cns_jax.data.words import check_words
 from cns_jax.engine.checkpoint import Checkpoints
@@ -376,6 +377,6 @@ def run(settings: RunSettings, lessons: Lessons | None = None) -> Path:
 
     Raises fit.Interrupted when asked to stop, and SettingsError if another process writes to the folder.
     """
-    with holding(Path(settings.directory)):
+    with holding(Path(settings.directory)), compute_ops(settings.compute_ops):
         TrainingRun(settings, lessons).run()
     return Path(settings.directory)

@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 
 from cns_jax.core.mesh import knows_rows, of_own_rows
-from cns_jax.core.xla.platform import NOTHING, cuda_capability, platform
+from cns_jax.core.xla.platform import cuda_capability, platform
 
 _FEW = 16  # positions
 _SMALL = 200_000  # weights of a kernel
@@ -33,8 +33,6 @@ def linear(x_ni: jax.Array, kernel_io: jax.Array) -> jax.Array:
     12 ms instead of 82, which went into a transposed copy of the kernel. Of a small kernel a loop keeps that copy, and
     the gradient takes two thirds of the time (192 rows, 144 x 1,152).
     """
-    if platform() == NOTHING:
-        return jnp.zeros((x_ni.shape[0], kernel_io.shape[1]), x_ni.dtype)
     if platform() == "cpu" and x_ni.shape[0] < kernel_io.shape[1]:
         return _linear_traced(x_ni, kernel_io)
     return x_ni @ kernel_io
@@ -88,8 +86,6 @@ def group_norm(
     and gradient of 12 x 16 x 16 x 48 with the SiLU that follows take 0.24 ms instead of 1.0. On a GPU each is two
     kernels, of which XLA makes nine (see `gpu_norm`).
     """
-    if platform() == NOTHING:
-        return x_bnc.astype(jnp.float32)
     if cuda_capability() >= 8 and knows_rows(len(x_bnc)):
         from cns_jax.nn.ops.gpu_norm import group_norm_kernel  # on a GPU alone
 
@@ -175,8 +171,6 @@ def layer_norm(x_nc: jax.Array, scale_c: jax.Array, bias_c: jax.Array, epsilon: 
     The variance is of the centred values. On a CPU the gradient is in closed form too: XLA keeps what it derives by
     itself in six arrays, of which each is a loop of its own.
     """
-    if platform() == NOTHING:
-        return x_nc.astype(jnp.float32)
     if platform() == "cpu":
         return _layer_norm_traced(x_nc, scale_c, bias_c, epsilon)
     return _layer_forward(x_nc, scale_c, bias_c, epsilon)[0]
@@ -287,8 +281,6 @@ def dot_product_attention(
     scores: a GPU gets cuDNN's attention, a TPU JAX's flash attention where they would not fit its fast memory (by its
     compiler, forward and gradient over 4,096 positions move 0.7 GB instead of 7). Elsewhere the library's is used.
     """
-    if platform() == NOTHING:
-        return q_bqnd
     if platform() == "tpu" and not causal and _is_long(q_bqnd, k_bknd):
         return _flash(q_bqnd, k_bknd, v_bknd)
     if platform() != "cpu":
