@@ -15,8 +15,8 @@ import numpy as np
 Tree = dict[str, Any]
 
 
-def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted name -> leaf, in sorted order.
+def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """Joined name -> leaf, in sorted order.
 
     Raises ValueError where two leaves join to one name ({"a.b": {"c"}} beside {"a": {"b": {"c"}}}): such a
     pair would silently share one value in a file.
@@ -25,7 +25,7 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 
     def visit(prefix: str, node: Mapping[str, Any]) -> None:
         for key in sorted(node):
-            name = f"{prefix}.{key}" if prefix else key
+            name = f"{prefix}{separator}{key}" if prefix else key
             child = node[key]
             if isinstance(child, Mapping):
                 visit(name, child)
@@ -84,6 +84,18 @@ def like(flat: Mapping[str, Any], target: Mapping[str, Any]) -> Tree:
     if names != set(flat):
         raise ValueError(f"names differ: {sorted(names ^ set(flat))[:8]}")
     return map_named(lambda name, _: flat[name], target)
+
+
+def nested(flat: Mapping[str, Any], separator: str) -> Tree:
+    """The inverse of `flatten` for a separator that no key of the tree holds."""
+    out: Tree = {}
+    for name, leaf in flat.items():
+        *folders, last = name.split(separator)
+        node = out
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = leaf
+    return out
 
 
 def count(tree: Mapping[str, Any]) -> int:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
+
+from cns_jax.core.threads import Beside
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -32,11 +33,11 @@ class Metrics:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / "metrics.jsonl"
+        Beside(import_module, "tensorboardX")  # it imports torch where that is installed, which takes a second or two
 
     @cached_property
     def _writer(self) -> SummaryWriter:
-        with _as_if_missing("torch"):  # which tensorboardX imports where it finds it: a second or more for nothing
-            from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter
 
         return SummaryWriter(str(self.path.with_name("tensorboard")))
 
@@ -61,19 +62,6 @@ class Metrics:
         """Flush TensorBoard's files."""
         if "_writer" in vars(self):
             self._writer.close()
-
-
-@contextmanager
-def _as_if_missing(package: str) -> Iterator[None]:
-    """Imports of a package that is not loaded yet fail in the block, as where it is not installed."""
-    if package in sys.modules:
-        yield
-        return
-    sys.modules[package] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[package]
 
 
 def _later(line: str, part: str, step: int) -> bool:

@@ -232,10 +232,6 @@ class RunSettings:
                 f"concepts: {concept.name} has steps={concept.steps}, which must be a multiple of train.steps_per_call="
                 f"{self.train.steps_per_call}, {_near(concept.steps, self.train.steps_per_call)}",
             )
-        for name in ("model", "tokenizer", "vae"):  # so that the run can be opened from anywhere
-            path = getattr(self.address, name)
-            if path != MINIATURE and os.path.exists(path):
-                object.__setattr__(self, name, os.path.abspath(path))
         require(
             not self.prior.folder or self.train.prior_batch > 0,
             f"prior.folder={self.prior.folder!r} is given, but train.prior_batch=0 images a step come from it; "

@@ -24,6 +24,13 @@ def test_names() -> None:
         tree.flatten({"a.b": {"c": 1}, "a": {"b": {"c": 2}}})
 
 
+def test_names_joined_by_another_sign_can_be_taken_apart() -> None:
+    nested = {"a.b": {"c": 1, "d": {"e": 2}}, "f": 3}
+    flat = tree.flatten(nested, "/")
+    assert flat == {"a.b/c": 1, "a.b/d/e": 2, "f": 3}
+    assert tree.nested(flat, "/") == nested
+
+
 def test_select_overlay_like() -> None:
     kernels = tree.select(TREE, lambda name: name.endswith("kernel"))
     assert kernels == {"b": {"x.0": {"kernel": TREE["b"]["x.0"]["kernel"]}}}

@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
 
+from cns_jax.core.tree import flatten, like
 from cns_jax.core.types import SCENE, STYLE, SUBJECT
 from cns_jax.engine.runs.concepts import drawn_set
 from cns_jax.engine.runs.source import miniature_folder
@@ -36,12 +36,12 @@ def load_judge() -> Any:
 def read_judge(folder: Path) -> Any:
     """The judge's parameters from a miniature's folder. Raises WeightsMismatch if the file is not of this judge."""
     file = folder / JUDGE_FILE
-    flat = load_file(file)
+    flat = {name.replace("/", "."): leaf for name, leaf in load_file(file).items()}
     wanted = jax.eval_shape(lambda: JUDGE.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3))))["params"]
-    shapes = {k: v.shape for k, v in flatten_dict(wanted, sep="/").items()}
+    shapes = {k: v.shape for k, v in flatten(wanted).items()}
     if {k: v.shape for k, v in flat.items()} != shapes:
         raise WeightsMismatch(f"{file} is the judge of another version; train it again with cns_jax.pretrain")
-    return unflatten_dict({k: np.asarray(v, np.float32) for k, v in flat.items()}, sep="/")
+    return like({k: np.asarray(v, np.float32) for k, v in flat.items()}, wanted)
 
 
 def judge_id() -> str:

@@ -41,13 +41,13 @@ def close(settings: RunSettings) -> Path:
     """
     folder, report = settings.directory, settings.report
     if report.pictures and not _evaluated(Path(folder)):
-        timings = Timings()
         request = EvaluationRequest(folder, "ends", report.pictures, clip=report.clip, zero_shot=report.zero_shot)
-        try:
-            with timings.part("evaluate"):
-                evaluate(request)
-        except (ValueError, OSError) as error:  # the lessons are learned and saved; their report can do without
-            log.warning("no scores in the report: %s", error)
+        with Timings() as timings:
+            try:
+                with timings.part("evaluate"):
+                    evaluate(request)
+            except (ValueError, OSError) as error:  # the lessons are learned and saved; their report can do without
+                log.warning("no scores in the report: %s", error)
         timings.save(Path(folder) / "timings.json")
     return write_report(folder)
 

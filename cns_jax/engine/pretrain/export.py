@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from cns_jax.core.files import save_tensors
+from cns_jax.core.tree import flatten
 from cns_jax.engine.measure.judging import JUDGE_FILE
 from cns_jax.engine.pretrain.run import SCHEDULE, Pretraining
 from cns_jax.evals.clip_scores import Preprocess
@@ -46,5 +46,5 @@ def export(pretraining: Pretraining) -> None:
 
 def write_judge(file: Path, params: Any) -> None:
     """The judge's parameters in float16, in our own layout."""
-    flat = {k: np.asarray(v, np.float16) for k, v in flatten_dict(params, sep="/").items()}
+    flat = {k: np.asarray(v, np.float16) for k, v in flatten(params).items()}
     save_tensors(file, flat)

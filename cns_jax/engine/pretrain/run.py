@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
 
 from cns_jax.core.files import read_json, replacing, save_tensors
+from cns_jax.core.tree import flatten, nested
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.engine.pretrain.clip import train_clip
 from cns_jax.engine.pretrain.judge import train_judge
@@ -45,6 +45,8 @@ from cns_jax.text.train_bpe import train_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
+
+_SEPARATOR = "/"  # keys of the trees have dots in them
 
 SCHEDULE = Schedule(
     num_train_timesteps=1000,
@@ -104,13 +106,13 @@ class Pretraining:
         """Parameters and configuration that a finished stage left."""
         file = self.directory / stage / "result.safetensors"
         config = read_json(file.with_suffix(".json"))
-        return unflatten_dict(load_file(file), sep="/"), config
+        return nested(load_file(file), _SEPARATOR), config
 
     def keep(self, stage: str, params: Any, config: dict[str, Any]) -> None:
         """Write a stage's result; its presence is what marks the stage as done."""
         file = self.directory / stage / "result.safetensors"
         file.with_suffix(".json").write_text(json.dumps(config, indent=2))
-        save_tensors(file, flatten_dict(params, sep="/"))
+        save_tensors(file, flatten(params, _SEPARATOR))
 
     def done(self, stage: str) -> bool:
         """Whether the stage has left its result."""

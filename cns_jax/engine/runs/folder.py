@@ -17,7 +17,7 @@ from cns_jax.core.settings import SettingsError
 from cns_jax.engine.runs.concepts import data_folder
 from cns_jax.engine.runs.learned import Learned, read_settings
 from cns_jax.engine.runs.ledger import Ledger
-from cns_jax.engine.settings import RunSettings
+from cns_jax.engine.settings import MINIATURE, RunSettings
 
 # What a run may go on with another value of. Its concepts are compared with its ledger, model and VAE by fingerprints;
 # the rest changes no weight, or only how long later lessons last.
@@ -38,7 +38,7 @@ def earlier_settings(settings: RunSettings) -> RunSettings | None:
     if not file.exists():
         return None
     before = read_settings(file)
-    was, now = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(settings))
+    was, now = (_flat(dataclasses.asdict(_from_anywhere(each))) for each in (before, settings))
     differing = [key for key in now if was.get(key) != now[key] and not _FREE.fullmatch(key)]
     if "method.name" in differing:  # the rest follows from it
         differing = [
@@ -61,6 +61,13 @@ def earlier_settings(settings: RunSettings) -> RunSettings | None:
             f"another folder with --config.run=...{on}"
         )
     return before
+
+
+def _from_anywhere(settings: RunSettings) -> RunSettings:
+    """With the whole paths of the model's files and folders, so that the run can be opened from another folder."""
+    paths = {name: getattr(settings.address, name) for name in ("model", "tokenizer", "vae")}
+    found = {name: os.path.abspath(path) for name, path in paths.items() if path != MINIATURE and os.path.exists(path)}
+    return dataclasses.replace(settings, **found)
 
 
 def _check_whole(directory: Path, taking_over: bool) -> None:
@@ -111,7 +118,7 @@ def claim(settings: RunSettings) -> Path:
     if before is not None and ledger.read()["concepts"]:
         _keep_taught(Learned.of(settings.directory), directory)
     with replacing(directory / "config.json") as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(settings), indent=2) + "\n")
+        temporary.write_text(json.dumps(dataclasses.asdict(_from_anywhere(settings)), indent=2) + "\n")
     if settings.after and not ledger.file.exists():
         _take_over(Learned.of(settings.after), directory)
     return directory

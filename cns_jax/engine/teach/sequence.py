@@ -129,6 +129,10 @@ class TrainingRun:
 
     def run(self) -> None:
         """Teach all concepts; raises Interrupted when asked to stop, SettingsError if a lesson diverges."""
+        with self.timings:
+            self._run()
+
+    def _run(self) -> None:
         overlap = self.directory / "overlaps.json"  # written last, so what it tells of is whole
         if self.lessons.ahead:
             overlap.unlink(missing_ok=True)
