@@ -15,8 +15,10 @@ from cns_jax.core.settings import names_of
 from cns_jax.engine.settings import RunSettings
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+BLOCKS = "\n".join(b for page in PAGES for b in re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)).replace(
+    "\\\n", " "
+)
 MODEL = ROOT / "cns_jax" / "miniature" / "model"
 MODEL_LIMIT_MB = 25
 
@@ -45,24 +47,6 @@ def test_every_module_imports_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     assert {"cns_jax.train", "cns_jax.nn.unet"} <= set(done.stdout.split())
-
-
-LOG_A_ROW = """
-import sys
-from pathlib import Path
-from cns_jax.engine.progress import Metrics
-
-metrics = Metrics(Path(sys.argv[1]))
-metrics.write("cat", 1, {"loss": 0.5})
-metrics.close()
-assert "torch" not in sys.modules
-"""
-
-
-def test_logging_does_not_load_torch(tmp_path: Path) -> None:
-    """It takes a second of a run that has no use for it."""
-    subprocess.run([sys.executable, "-c", LOG_A_ROW, str(tmp_path)], cwd=ROOT, check=True)
-    assert list((tmp_path / "tensorboard").iterdir())
 
 
 BEGIN_A_RUN = """
@@ -103,27 +87,40 @@ def test_shipped_model_is_small() -> None:
     assert 0 < size <= MODEL_LIMIT_MB, f"{MODEL} holds {size:.1f} MB"
 
 
-def test_readme_names_targets_of_the_makefile() -> None:
+def test_pages_name_targets_of_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.M))
     named = set(re.findall(r"^make ([\w-]+)", BLOCKS, re.M))
     assert {"demo", "test"} <= named <= targets
 
 
-def test_readme_names_modules_and_settings_that_exist() -> None:
+def test_pages_name_modules_and_settings_that_exist() -> None:
     commands = re.findall(r"python -m (cns_jax\.\w+)(.*)", BLOCKS)
     assert commands
     known = {*names_of(RunSettings, "config")}
     for module, flags in commands:
-        assert importlib.util.find_spec(module), f"README runs {module}, which does not exist"
+        assert importlib.util.find_spec(module), f"a page runs {module}, which does not exist"
         named = re.search(r"--config=(\S+)", flags)
         assert named is None or shipped.load_config(named[1])
         for dotted in re.findall(r"--(config\.[\w.]+)=", flags):
-            assert dotted in known, f"README sets {dotted}, which is no setting"
+            assert dotted in known, f"a page sets {dotted}, which is no setting"
 
 
-def test_readme_links_and_folders_exist() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    folders = re.findall(r"^\| `([\w/]+/)` \|", README.split("## What is where")[1], re.M)
-    assert links and folders
-    missing = [name for name in [*links, *folders] if not (ROOT / name).exists()]
+def test_links_and_folders_exist() -> None:
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text())]
+    floors = (ROOT / "docs" / "architecture.md").read_text()
+    folders = re.findall(r"`((?:cns_jax|configs|launch|tests|benchmarks)/[\w/]*)`", floors)
+    assert len(links) > 20 and len(folders) > 15
+    missing = [str(page.parent / link) for page, link in links if not (page.parent / link).exists()]
+    missing += [name for name in folders if not (ROOT / name).exists()]
     assert not missing
+
+
+def test_every_folder_of_the_package_stands_on_a_floor() -> None:
+    floors = (ROOT / "docs" / "architecture.md").read_text()
+    folders = [p.parent.relative_to(ROOT).as_posix() for p in (ROOT / "cns_jax").rglob("__init__.py")]
+    inner = ("cns_jax/engine/pages/report", "cns_jax/engine/runs/export")
+    assert not [folder for folder in folders if f"`{folder}/`" not in floors and folder not in inner]
+
+
+def test_the_readme_fits_on_three_screens() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
