@@ -55,11 +55,11 @@ def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> 
     of_views, of_priors, of_times = jnp.split(shares, (spec.batch, count))
     *_, height, width, twice = data.moments_vhwc.shape
     noise = jax.random.normal(stream(key, "noise", step), (spec.batch + count, height, width, twice // 2))
-    view = (of_views * data.views).astype(jnp.int32)
+    view = (of_views * data.views.astype(jnp.float32)).astype(jnp.int32)
     latents = at_noise(data.moments_vhwc[view], noise[: spec.batch]) * spec.model.vae.scaling_factor
     ids, weights = data.ids_vl[view], jnp.full(spec.batch, 1.0 / spec.batch)
     if spec.prior_batch:
-        prior = (of_priors * data.priors).astype(jnp.int32)
+        prior = (of_priors * data.priors.astype(jnp.float32)).astype(jnp.int32)
         latents = jnp.concatenate((latents, data.prior_nhwc[prior]))
         ids = jnp.concatenate((ids, data.prior_ids_nl[prior]))
         of_each = spec.method.prior_weight / spec.prior_batch
