@@ -48,7 +48,23 @@ def test_what_a_run_leaves(trained) -> None:
     assert list((folder / "tensorboard").iterdir())
     for name in ("overview.png", *(f"samples/{i + 1:02d}_{c}.png" for i, c in enumerate(CONCEPTS))):
         assert min(Image.open(folder / name).size) > 50
-    assert set(json.loads((folder / "overlaps.json").read_text()))
+
+
+def test_the_overlaps_are_those_of_the_masks_in_the_files(trained) -> None:
+    """Intersection over union, of the mean pair and of all three."""
+    base = cross_attention_kernels(read_folder(trained["values"]["model"]).load().params["unet"])
+    masks = [
+        np.concatenate([np.ravel(mask) for mask in flatten(load_snapshot(file, base).mask).values()])
+        for file in snapshots(trained["folder"])
+    ]
+
+    def iou(*some: np.ndarray) -> float:
+        return float(np.logical_and.reduce(some).sum() / np.logical_or.reduce(some).sum())
+
+    pairs = [iou(masks[a], masks[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert 0 < min(pairs) and max(pairs) < 1
+    found = json.loads((trained["folder"] / "overlaps.json").read_text())
+    np.testing.assert_allclose((found["pairwise_iou"], found["joint_iou"]), (np.mean(pairs), iou(*masks)), rtol=1e-6)
 
 
 def test_only_the_concepts_neurons_and_row_move(trained) -> None:

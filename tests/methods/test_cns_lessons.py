@@ -8,17 +8,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from laws import assert_same, assert_unmoved, moved
 
-from cns_jax.core.types import Trainable
+from cns_jax.core.mesh import make_mesh, replicate
+from cns_jax.core.types import ConceptData, Frozen, Trainable
+from cns_jax.diffusion.schedule import Schedule
+from cns_jax.engine.teach.step import StepSpec, denoising_loss, draw, initial_state, train_steps
 from cns_jax.methods.cns import CNS, Memory, Plan
 from cns_jax.neurons.select import constant, count, expand, intersect
 from cns_jax.nn.attention import Attention, Context
 
 METHOD = CNS(lambda1=1.0, lambda2=0.1, lr_neurons=1e-2, lr_token=1e-2)
 ROWS, STEPS = 4, 4
+MESH, KEY = make_mesh(1, jax.devices()[:1]), jax.random.key(0)
 # the second concept's prompt names the first as well, so that the first one's row receives a gradient
 PROMPTS = np.array([[0, 5, 6, 40, 7, 8, 9, 1], [0, 5, 41, 7, 40, 11, 12, 1]], np.int32)
 
@@ -34,39 +37,29 @@ class Lesson(NamedTuple):
     after: Memory
 
 
-def loss(model: Any, base: Any, trainable: Trainable, ids_bl: jax.Array, key: jax.Array) -> jax.Array:
-    noise = jax.random.normal(key, (1, 4, 4, 4))
-    text = model.encode_text(base["text_encoder"], ids_bl, trainable.rows_rd)
-    unet = METHOD.weights(base, trainable)
-    return jnp.square(model.predict_noise(unet, noise, jnp.asarray([300]), text, METHOD.detach_begin) - noise).mean()
+def data_of(row: int) -> ConceptData:
+    """Pictures of noise with the prompt of a row."""
+    rng = np.random.default_rng(row)
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    ids = jnp.asarray(PROMPTS[row : row + 1])
+    return ConceptData(normal(1, 4, 4, 8), ids, jnp.int32(1), normal(1, 4, 4, 4), ids, jnp.int32(1))
 
 
-def make_step(model: Any):
-    @partial(jax.jit, donate_argnames=("trainable", "opt_state"))
-    def step(trainable, opt_state, base, plan, ids_bl, key):
-        gradient = jax.grad(partial(loss, model, base))(trainable, ids_bl=ids_bl, key=key)
-        updates, opt_state = METHOD.optimizer(plan).update(gradient, opt_state, trainable)
-        penalty = METHOD.penalty(plan, trainable)
-        return optax.apply_updates(trainable, updates), opt_state, gradient, penalty
-
-    return step
-
-
-def teach(step: Any, tiny: Any, memory: Memory, row: int, plan_of: Any = lambda plan: plan) -> Lesson:
+def teach(tiny: Any, memory: Memory, row: int, plan_of: Any = lambda plan: plan) -> Lesson:
+    """A lesson by the step that training runs."""
+    spec = StepSpec(tiny.model, METHOD, Schedule(), MESH, 1, 1, 0.0)
     trainable, plan, statistics = METHOD.begin(jax.random.key(row), tiny.base, memory, tiny.task(row, seed=row % 2))
     plan, start, penalties = plan_of(plan), jax.tree.map(np.array, trainable), []
-    opt_state = METHOD.optimizer(plan).init(trainable)
-    for i in range(STEPS):
-        ids = jnp.asarray(PROMPTS[row : row + 1])
-        trainable, opt_state, gradient, penalty = step(trainable, opt_state, tiny.base, plan, ids, jax.random.key(i))
-        penalties.append(float(penalty))
-    after = METHOD.commit(memory, plan, trainable)
-    return Lesson(memory, start, plan, statistics, trainable, gradient, penalties, after)
-
-
-@pytest.fixture(scope="module")
-def step(tiny):
-    return make_step(tiny.model)
+    state, frozen, data = replicate(
+        MESH, (initial_state(METHOD, trainable, plan), Frozen(tiny.base, plan), data_of(row))
+    )
+    for _ in range(STEPS):
+        batch = draw(spec, KEY, state.step, data)
+        gradient, _ = jax.grad(partial(denoising_loss, spec, tiny.base), has_aux=True)(state.trainable, batch)
+        state, logs = train_steps(spec, 1, state, frozen, data, KEY)
+        penalties.append(float(logs["l_reg"]))
+    after = METHOD.commit(memory, plan, state.trainable)
+    return Lesson(memory, start, plan, statistics, state.trainable, gradient, penalties, after)
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +68,9 @@ def base_before(tiny):
 
 
 @pytest.fixture(scope="module")
-def lessons(tiny, step, base_before):
-    first = teach(step, tiny, METHOD.empty(tiny.base, ROWS, 32), 0)
-    return first, teach(step, tiny, first.after, 1)
+def lessons(tiny, base_before):
+    first = teach(tiny, METHOD.empty(tiny.base, ROWS, 32), 0)
+    return first, teach(tiny, first.after, 1)
 
 
 def test_the_lessons_are_not_vacuous(lessons):
@@ -109,16 +102,16 @@ def test_only_the_row_of_the_new_token_moves(lessons):
     assert np.abs(lessons[1].gradient.rows_rd[0]).max() > 0
 
 
-def test_without_the_mask_of_rows_the_first_token_would_move(lessons, step, tiny):
+def test_without_the_mask_of_rows_the_first_token_would_move(lessons, tiny):
     everywhere = lambda plan: plan._replace(row_r=jnp.ones(ROWS, bool))  # noqa: E731
-    lesson = teach(step, tiny, lessons[0].after, 1, everywhere)
+    lesson = teach(tiny, lessons[0].after, 1, everywhere)
     changed = (np.asarray(lesson.start.rows_rd) != np.asarray(lesson.trained.rows_rd)).any(axis=1)
     assert changed[:2].all()
 
 
-def test_the_check_of_the_mask_can_fail(lessons, step, tiny):
+def test_the_check_of_the_mask_can_fail(lessons, tiny):
     everywhere = lambda plan: plan._replace(mask=constant(plan.mask, True))  # noqa: E731
-    lesson = teach(step, tiny, lessons[0].after, 1, everywhere)
+    lesson = teach(tiny, lessons[0].after, 1, everywhere)
     with pytest.raises(AssertionError, match="moved outside the mask"):
         assert_unmoved(lesson.start.kernels, lesson.trained.kernels, lessons[1].plan.mask)
 
@@ -132,10 +125,11 @@ def test_the_regularizer_is_absent_for_the_first_concept(lessons):
     assert_same(second.plan.previous, first.trained.kernels)
 
 
-def test_all_concepts_share_one_compilation(lessons, step, tiny):
-    assert step._cache_size() == 1
-    teach(step, tiny, METHOD.empty(tiny.base, ROWS, 32), 0)
-    assert step._cache_size() == 1
+def test_all_concepts_share_one_compilation(lessons, tiny):
+    before = train_steps.jitted._cache_size()
+    teach(tiny, METHOD.empty(tiny.base, ROWS, 32), 0)
+    teach(tiny, lessons[0].after, 1)
+    assert train_steps.jitted._cache_size() == before
 
 
 def test_a_memory_of_another_shape_would_compile_again(tiny):
