@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +21,7 @@ from cns_jax.nn.attention import Attention, Context
 METHOD = CNS(lambda1=1.0, lambda2=0.1, lr_neurons=1e-2, lr_token=1e-2)
 ROWS, STEPS = 4, 4
 MESH, KEY = make_mesh(1, jax.devices()[:1]), jax.random.key(0)
+GRADIENT = jax.jit(jax.grad(denoising_loss, argnums=2, has_aux=True), static_argnums=0)
 # the second concept's prompt names the first as well, so that the first one's row receives a gradient
 PROMPTS = np.array([[0, 5, 6, 40, 7, 8, 9, 1], [0, 5, 41, 7, 40, 11, 12, 1]], np.int32)
 
@@ -50,12 +50,11 @@ def teach(tiny: Any, memory: Memory, row: int, plan_of: Any = lambda plan: plan)
     spec = StepSpec(tiny.model, METHOD, Schedule(), MESH, 1, 1, 0.0)
     trainable, plan, statistics = METHOD.begin(jax.random.key(row), tiny.base, memory, tiny.task(row, seed=row % 2))
     plan, start, penalties = plan_of(plan), jax.tree.map(np.array, trainable), []
-    state, frozen, data = replicate(
-        MESH, (initial_state(METHOD, trainable, plan), Frozen(tiny.base, plan), data_of(row))
-    )
+    begun = initial_state(METHOD, trainable, plan), Frozen(tiny.base, plan), data_of(row)
+    state, frozen, data = replicate(MESH, begun)
     for _ in range(STEPS):
         batch = draw(spec, KEY, state.step, data)
-        gradient, _ = jax.grad(partial(denoising_loss, spec, tiny.base), has_aux=True)(state.trainable, batch)
+        gradient, _ = GRADIENT(spec, tiny.base, state.trainable, batch)
         state, logs = train_steps(spec, 1, state, frozen, data, KEY)
         penalties.append(float(logs["l_reg"]))
     after = METHOD.commit(memory, plan, state.trainable)
