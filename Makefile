@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow test-plain check clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m cns_jax.train --config=configs/mini.py
@@ -14,11 +14,15 @@ test: $(VENV)/installed-test
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q -m slow
 
+# a small part with ordinary operations of JAX and flax alone
+test-plain: $(VENV)/installed-test
+	CNS_JAX_COMPUTE_OPS=plain $(BIN)/python -m pytest -q tests/engine/test_step_laws.py
+
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(MAKE) test
+	$(MAKE) test test-plain
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; say which with PYTHON=, e.g. make demo PYTHON=python3.12"; exit 1; }

@@ -5,6 +5,7 @@
 docs/sets.md says what DIR holds. One GPU, 24 GB to be safe; about 13 minutes on an A100, 55 on an RTX 3090: estimates,
 their arithmetic in configs/paper.py. Three quarters of it go into prior images of six classes, which later runs reuse.
 The 42 prompts for evaluation: configs/prompts/set1.txt.
+--config.method.name=protected teaches by protected K/V tuning instead; configs/paper.py has its figures beside CNS's.
 """
 
 from ml_collections import ConfigDict

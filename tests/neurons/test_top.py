@@ -94,4 +94,4 @@ def test_numbers_of_captions_share_a_program(kernels, norms):
         compiled = module._counted.jitted._cache_size()
         for captions in (4, 5, 8):
             top_of_all(tree, [norms(1, captions)], 0.3)
-    assert module._counted.jitted._cache_size() == compiled
+        assert module._counted.jitted._cache_size() == compiled

@@ -12,6 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cns_jax.core.tree import flatten
+from cns_jax.engine.runs.folder import claim
+from cns_jax.engine.runs.learned import read_settings
 from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
 from cns_jax.nn.config import UnsupportedConfig
@@ -76,9 +78,15 @@ def test_what_does_not_fit(tiny_folder: Path, vae: dict[str, Path], tmp_path: Pa
 
 
 def test_a_run_keeps_the_places_of_its_vae_and_tokenizer(vae: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole paths in config.json, so that the run can be opened from another folder."""
     monkeypatch.chdir(vae["folder"].parent)
-    settings = RunSettings("name", "data", vae="folder", tokenizer="pipeline/tokenizer")
+
+    def kept(**places: str) -> RunSettings:
+        return read_settings(claim(RunSettings("name", "data", **places)) / "config.json")
+
+    settings = kept(vae="folder", tokenizer="pipeline/tokenizer", run="own")
     assert settings.vae == str(vae["folder"]) and settings.address.vae == settings.vae
     assert settings.tokenizer == str(vae["pipeline"] / "tokenizer")
-    assert RunSettings("name", "data", tokenizer="miniature").tokenizer == "miniature"
-    assert RunSettings("name", "data", vae="owner/name").vae == "owner/name"
+    assert claim(RunSettings("name", "data", tokenizer="pipeline/tokenizer", run="own"))  # the same one, said shorter
+    assert kept(tokenizer="miniature", run="other").tokenizer == "miniature"
+    assert kept(vae="owner/name", run="hub").vae == "owner/name"

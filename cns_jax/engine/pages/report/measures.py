@@ -9,9 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cns_jax.engine.pages.report.figures import REFERENCE, Line, line_chart
+from cns_jax.engine.pages.report.charts import REFERENCE, Line, Look, line_chart
 from cns_jax.engine.pages.report.scores import Measured
-from cns_jax.engine.pages.report.svg import Look
 from cns_jax.engine.pages.report.told import NOTHING, Told, cells_of, told
 from cns_jax.evals.scores import PLAIN, SINGLE, TABLE_SCALES, TOGETHER, Score, matrix, mean
 

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from cns_jax.engine.pages.report.figures import Line, line_chart
-from cns_jax.engine.pages.report.svg import Look
+from cns_jax.engine.pages.report.charts import Line, Look, line_chart
 from cns_jax.protect.certificate import percent
 
 # Shares of their energy. benchmarks/results/protection has what was left of concepts by how far they had moved: of 100

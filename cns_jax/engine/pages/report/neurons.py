@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cns_jax.engine.pages.report.bars import Bar
+from cns_jax.engine.pages.report.charts import Bar
 from cns_jax.neurons.analysis import intersections, ones, pairwise_iou
 from cns_jax.neurons.layers import layer_of, network_order
 from cns_jax.weights.snapshot import packed_masks

@@ -20,12 +20,11 @@ from cns_jax.core.types import Concept
 from cns_jax.data.folder import DataError, discover
 from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.pages.html import template
-from cns_jax.engine.pages.report.bars import KEYS, VALUES, layer_bars
 from cns_jax.engine.pages.report.board import board
+from cns_jax.engine.pages.report.charts import KEYS, REFERENCE, VALUES, Look, heat_map, key, layer_bars
 from cns_jax.engine.pages.report.commands import next_steps, retrain
 from cns_jax.engine.pages.report.evaluated import Evaluated, evaluated
 from cns_jax.engine.pages.report.facts import facts_of, flat, model_name
-from cns_jax.engine.pages.report.figures import REFERENCE, heat_map
 from cns_jax.engine.pages.report.given import kept
 from cns_jax.engine.pages.report.measures import measures, preserved
 from cns_jax.engine.pages.report.moved import moved
@@ -33,7 +32,6 @@ from cns_jax.engine.pages.report.neurons import count_neurons
 from cns_jax.engine.pages.report.pictures import Album, photos, sheet_file
 from cns_jax.engine.pages.report.scores import verdict
 from cns_jax.engine.pages.report.steps import course
-from cns_jax.engine.pages.report.svg import Look, key
 from cns_jax.engine.pages.report.training import durations, losses, read_metrics
 from cns_jax.engine.runs.concepts import drawn_set
 from cns_jax.engine.runs.learned import Learned

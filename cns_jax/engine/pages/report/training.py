@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from cns_jax.engine.pages.report.bars import Part, time_bars
-from cns_jax.engine.pages.report.figures import Line, line_chart
-from cns_jax.engine.pages.report.svg import Look, key
+from cns_jax.engine.pages.report.charts import Line, Look, Part, key, line_chart, time_bars
 
 _BINS = 40  # points a lesson in the curves
 _GAP = 0.04  # beside each lesson: one concept's curve does not run on into the next one's
