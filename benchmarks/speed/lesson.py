@@ -1,4 +1,4 @@
-"""Our side of benchmarks.speed.concept: python -m benchmarks.speed.lesson JOB.json prints seconds and memory as JSON."""
+"""Our side of benchmarks.speed.concept: python -m benchmarks.speed.lesson JOB.json prints seconds and memory (JSON)."""
 
 from __future__ import annotations
 

@@ -13,8 +13,7 @@ from cns_jax.core.rng import check_seed
 from cns_jax.core.settings import require
 from cns_jax.diffusion.samplers import SAMPLERS
 from cns_jax.methods import METHODS
-from cns_jax.methods.cns import CNS
-from cns_jax.methods.protected import Protected
+from cns_jax.methods.base import Method
 from cns_jax.protect.settings import ProtectSettings
 from cns_jax.weights.locate import Address
 
@@ -209,7 +208,7 @@ class RunSettings:
     said: tuple[ConceptSettings, ...] = ()
     reserved_rows: int = 16
     calibration: Literal["diverse", "miniature"] = "diverse"
-    method: CNS | Protected = field(default_factory=CNS)
+    method: Method = field(default_factory=METHODS["cns"])
     train: TrainSettings = field(default_factory=TrainSettings)
     prior: PriorSettings = field(default_factory=PriorSettings)
     sample: SampleSettings = field(default_factory=SampleSettings)
@@ -220,7 +219,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        if isinstance(self.method, Protected) and not self.method.prior_images:
+        if not self.method.prior_weight:
             object.__setattr__(self, "train", dataclasses.replace(self.train, prior_batch=0))
         require(self.resolution % 8 == 0, f"resolution={self.resolution} must be a multiple of 8")
         require(
@@ -241,8 +240,9 @@ class RunSettings:
 
     @property
     def _how_to_have_priors(self) -> str:
-        if isinstance(self.method, Protected) and not self.method.prior_images:
-            return "set method.prior_images=True"
+        if not self.method.prior_weight:
+            name, value = self.method.prior_switch
+            return f"set method.{name}={value}"
         return "raise train.prior_batch"
 
     @property

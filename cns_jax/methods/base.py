@@ -30,18 +30,27 @@ class Task:
 
 
 class Method(Protocol):
-    """The contract. Memory and Plan are pytrees of fixed shapes, so that one compilation serves all concepts.
+    """The contract, of a frozen dataclass. Memory and Plan are pytrees of fixed shapes, so that one compilation serves
+    all concepts.
 
     protects: whether lessons are protected in text-feature space where `protect.enabled` is auto. selects: whether
-    `begin` reads captions and calibration prompts of its task, to choose what trains; else these may be missing.
+    `begin` reads captions and calibration prompts of its task, to choose what trains; else these may be missing. A
+    method that selects has the fields calibration_prompts and positions, as CNS has. Fields called lr_... are rates.
+    prior_switch: the field that decides whether there are prior images, and a value with which there are.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     protects: ClassVar[bool]
     selects: ClassVar[bool]
+    prior_switch: ClassVar[tuple[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """What METHODS calls it."""
 
     @property
     def prior_weight(self) -> float:
-        """Weight of the prior images' loss beside the concept images' (lambda of eq. 8)."""
+        """Weight of the prior images' loss beside the concept images' (lambda of eq. 8); 0: there are none."""
 
     @property
     def detach_begin(self) -> bool:

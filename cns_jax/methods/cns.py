@@ -89,6 +89,7 @@ class CNS(OnKernels):
 
     protects: ClassVar[bool] = False
     selects: ClassVar[bool] = True
+    prior_switch: ClassVar[tuple[str, Any]] = ("prior_weight", 1.0)
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():

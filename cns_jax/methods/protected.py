@@ -60,6 +60,7 @@ class Protected(OnKernels):
 
     protects: ClassVar[bool] = True
     selects: ClassVar[bool] = False
+    prior_switch: ClassVar[tuple[str, Any]] = ("prior_images", True)
 
     def __post_init__(self) -> None:
         check_numbers(self, ("lr_neurons", "lr_token"))

@@ -38,7 +38,6 @@ from cns_jax.engine.teach.protecting import directions_of
 from cns_jax.engine.teach.protection_plan import moment_bytes, protection_lines
 from cns_jax.engine.teach.sequence import check_batch
 from cns_jax.engine.teach.step import StepSpec, denoising_loss
-from cns_jax.methods.protected import Protected
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.protect.proximal import pull_shapes, pulled
 from cns_jax.text.tokenizer import load_tokenizer
@@ -273,8 +272,10 @@ def _generated(settings: RunSettings, concepts: Sequence[Concept], layout: Layou
 
 def _prior_lines(settings: RunSettings, base: str, concepts: Sequence[Concept], generated: Sequence[Part]) -> list[str]:
     if settings.train.prior_batch == 0:
-        off = isinstance(settings.method, Protected) and not settings.method.prior_images
-        return [f"prior images: none ({'method.prior_images is False' if off else 'train.prior_batch is 0'})"]
+        name, _ = settings.method.prior_switch
+        off = not settings.method.prior_weight
+        reason = f"method.{name} is {getattr(settings.method, name)}" if off else "train.prior_batch is 0"
+        return [f"prior images: none ({reason})"]
     if settings.prior.folder:
         own = zip(concepts, own_priors(settings, concepts), strict=True)
         return [

@@ -26,7 +26,7 @@ from cns_jax.engine.teach.own_priors import own_priors
 from cns_jax.engine.timings import Timings
 from cns_jax.evals.neuron_prompts import general_pool, pool_of
 from cns_jax.methods.base import Task
-from cns_jax.methods.cns import CNS, Positions
+from cns_jax.methods.cns import Positions
 from cns_jax.neurons.calibration import draw as draw_prompts
 
 
@@ -153,20 +153,21 @@ class Hidden(NamedTuple):
 
 def calibration_of(studio: Studio, settings: RunSettings) -> Hidden | None:
     """Of the calibration prompts, which all concepts of a run share; None if the method does not select."""
-    if not isinstance(settings.method, CNS):
+    if not settings.method.selects:
         return None
-    count, positions = settings.method.calibration_prompts, settings.method.positions
-    prompts = draw_prompts(pool_of(settings.calibration), count, settings.seed)
-    return _hidden(studio, positions, list(prompts))
+    method: Any = settings.method
+    prompts = draw_prompts(pool_of(settings.calibration), method.calibration_prompts, settings.seed)
+    return _hidden(studio, method.positions, list(prompts))
 
 
 def task_of(studio: Studio, settings: RunSettings, concept: Concept, calibration: Hidden | None) -> Task:
     """The concept as the method sees it: its row, and hidden states of captions and calibration prompts where these
     are read."""
     row, init = studio.vocabulary.row_of(concept.token), studio.embedding_of(concept.init_word or concept.class_word)
-    if calibration is None or not isinstance(settings.method, CNS):
+    if calibration is None:
         return Task(None, None, None, None, row, init)
-    captions = _hidden(studio, settings.method.positions, list(dict.fromkeys(scoring_captions(concept))))
+    method: Any = settings.method
+    captions = _hidden(studio, method.positions, list(dict.fromkeys(scoring_captions(concept))))
     return Task(*captions, *calibration, row, init)
 
 

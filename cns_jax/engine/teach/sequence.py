@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -161,12 +162,12 @@ class TrainingRun:
             self.timings.save(self.directory / "timings.json")
 
     def _advice(self, error: Diverged) -> str:
-        learned, method = self.ledger.read()["concepts"], self.settings.method
+        learned, method = self.ledger.read()["concepts"], dataclasses.asdict(self.settings.method)
+        rates = ", ".join(f"method.{name}={value}" for name, value in method.items() if name.startswith("lr_"))
         after = f" --config.after={self.directory}" if learned else ""
         return (
             f"{error}; training stopped, and nothing of this lesson went into the model. A rate is too high, most "
-            f"likely (method.lr_neurons={method.lr_neurons}, method.lr_token={method.lr_token}): lower it, and run in "
-            f"another folder,{after} --config.run=..."
+            f"likely ({rates}): lower it, and run in another folder,{after} --config.run=..."
         )
 
     def _teach_all(self, checkpoints: Checkpoints, metrics: Metrics, stop: StopSignals) -> None:
