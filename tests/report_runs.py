@@ -18,6 +18,7 @@ from cns_jax.engine.measure.evaluation import Wanted, plan
 from cns_jax.engine.runs.concepts import find_concepts
 from cns_jax.engine.settings import ConceptSettings, RunSettings, TrainSettings
 from cns_jax.evals.scores import PLAIN, Score, summary
+from cns_jax.methods.cns import Memory
 from cns_jax.weights.snapshot import Snapshot, save_snapshot
 
 EVIL = "</title><script>alert(1)</script>"
@@ -129,7 +130,7 @@ def full(folder: Path, judged: bool = True, side: int = 64, num: int = 2) -> Pat
         save(picture(i, 200), run / "samples" / f"{i + 1:02d}_{name}.png")
     for mask, row in zip(masks(3), json.loads((run / "ledger.json").read_text())["concepts"], strict=True):
         kernels = {k: {"kernel": np.zeros((12, 10), np.float32)} for k in mask}
-        save_snapshot(run / row["weights"], Snapshot(kernels, np.zeros((2, 4), np.float32), mask))
+        save_snapshot(run / row["weights"], Snapshot(Memory(mask, kernels, np.zeros((2, 4), np.float32)), mask))
     steps = [(n, s) for n in NAMES for s in range(10, 41, 10)]
     lines = [
         {"part": n, "step": s, "time": 1.7e9, "loss": 0.2, "concept_loss": 1 / s, "prior_loss": 0.1,

@@ -22,7 +22,8 @@ RANKS = (  # top to bottom; a line's folders do not import each other
     {"engine"},  # settings, progress and what else its folders share
     {"evals"},  # measures what it is given; the engine makes the pictures
     {"methods"},
-    {"neurons", "protect", "weights", "data", "miniature"},
+    {"neurons", "protect", "weights", "miniature"},
+    {"data"},
     {"diffusion", "text"},
     {"nn"},
     {"nn.ops"},
@@ -66,7 +67,7 @@ def folder_of(dotted: str) -> str:
     return inner if inner in RANK else parts[1] if len(parts) > 1 and parts[1] in RANK else "command line"
 
 
-_SHARED = ("base", "parts")
+_SHARED = ("base", "parts", "applied")
 
 
 def rank_violations(path: str, source: str) -> list[str]:
@@ -82,7 +83,7 @@ def rank_violations(path: str, source: str) -> list[str]:
             found.append(f"{path}:{line}: {here} imports {name}, but only what stands below {here} may be imported")
         elif here == there == "methods" and not path.endswith("__init__.py") and name.split(".")[2] not in _SHARED:
             found.append(
-                f"{path}:{line}: a method imports {name}; methods share code through {' and '.join(_SHARED)} only"
+                f"{path}:{line}: a method imports {name}; methods share code through {', '.join(_SHARED)} only"
             )
     return found
 

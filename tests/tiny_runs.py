@@ -57,6 +57,14 @@ def call(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(module, *arguments), capture_output=True, text=True, cwd=ROOT, env=dict(os.environ))
 
 
+def kept(file: Path, kernels: Any, rows: int = 0) -> Any:
+    """What a run of CNS kept after a concept. kernels: the base model's."""
+    from cns_jax.engine.runs.learned import read_snapshot
+    from cns_jax.methods.cns import CNS
+
+    return read_snapshot(CNS(), [file], kernels, rows)
+
+
 def finished(model: Path, folder: Path) -> Path:
     """A finished run without training: what it learned is random, of the size that training makes."""
     import json
@@ -65,6 +73,7 @@ def finished(model: Path, folder: Path) -> Path:
     import numpy as np
 
     from cns_jax.core.tree import fingerprint, map_named
+    from cns_jax.methods.cns import Memory
     from cns_jax.neurons.score import cross_attention_kernels
     from cns_jax.weights.folder import read_folder
     from cns_jax.weights.snapshot import Snapshot, save_snapshot
@@ -80,7 +89,8 @@ def finished(model: Path, folder: Path) -> Path:
         change = jax.tree.map(lambda w, m: (0.1 * rng.normal(size=w.shape) * m).astype(np.float32), kernels, mask)
         kernels = jax.tree.map(np.add, kernels, change)
         file = f"weights/{i + 1:02d}_{name}.safetensors"
-        save_snapshot(folder / file, Snapshot(map_named(lambda _, w: w, kernels), rows, mask))
+        memory = Memory(mask, map_named(lambda _, w: w, kernels), rows)
+        save_snapshot(folder / file, Snapshot(memory, mask))
         row = {"name": name, "token": f"<{name}>", "class_word": name.split("_")[1], "kind": "subject", "weights": file}
         concepts.append({**row, "images": 5, "mask": {"neurons": 1.0}})
     (folder / "config.json").write_text(json.dumps(config))

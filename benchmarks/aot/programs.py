@@ -18,8 +18,8 @@ from cns_jax.diffusion.schedule import Schedule
 from cns_jax.engine.draw.sampling import decode, sample_latents
 from cns_jax.engine.draw.studio import stored_dtype
 from cns_jax.engine.teach.step import StepSpec, step_shapes, train_steps
-from cns_jax.methods.cns import CNS
-from cns_jax.methods.protected import Protected
+from cns_jax.methods import METHODS
+from cns_jax.methods.applied import Applied
 from cns_jax.nn.model import Model
 from cns_jax.protect.proximal import pull_shapes
 from cns_jax.protect.settings import ProtectSettings
@@ -61,7 +61,7 @@ class Shapes:
     def step(self, images: int, name: Literal["cns", "protected"]) -> jax.stages.Lowered:
         """One step on `images` concept images a chip; of CNS with as many prior ones, of the protected method with its
         pull."""
-        method, count = CNS() if name == "cns" else Protected(), images * self.mesh.size
+        method, count = METHODS[name](), images * self.mesh.size
         priors = count if method.prior_weight else 0
         spec = StepSpec(self.model, method, self.schedule, self.mesh, count, priors, 0.0)
         memory = jax.eval_shape(lambda params: method.empty(params, ROWS, self.width), self.params)
@@ -81,7 +81,7 @@ class Shapes:
 
         def latents(params: Any, rows_rd: Any, ids_bl: Any, negative: Any, seeds: Any) -> jax.Array:
             return sample_latents.__wrapped__(
-                params, rows_rd, ids_bl, negative, seeds, GUIDANCE, model=self.model, schedule=self.schedule,
+                Applied(params, rows_rd), ids_bl, negative, seeds, GUIDANCE, model=self.model, schedule=self.schedule,
                 shape=self.latents, sampler="dpm++2m", steps=steps, mesh=self.mesh,
             )  # fmt: skip
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,6 +15,7 @@ from cns_jax.data.prompts import sample_prompts, without_tokens
 from cns_jax.engine.draw.stages import Stages
 from cns_jax.engine.runs.concepts import taught_concepts
 from cns_jax.neurons.score import cross_attention_kernels
+from cns_jax.weights.snapshot import Snapshot
 
 Kernels = Mapping[str, np.ndarray]
 
@@ -27,22 +30,27 @@ def drift(stages: Stages) -> list[dict[str, float]]:
     """
     learned = stages.learned
     base = cross_attention_kernels(stages.studio.params["unet"])
-    snapshots = [learned.snapshot(base, index) for index in range(stages.last)]
+    snapshots = [learned.snapshot(stages.studio.params, index) for index in range(stages.last)]
     hidden = hidden_states(stages, sample_prompts(taught_concepts(learned)[0]))
     positions_ni = hidden.reshape(-1, hidden.shape[-1])
     whole = energy(positions_ni, {name: np.asarray(leaf) for name, leaf in flatten(base).items()})
-    first = {name: np.asarray(mask) for name, mask in flatten(snapshots[0].mask).items()}
+    first = {name: np.asarray(mask) for name, mask in flatten(_mask(snapshots[0], base)).items()}
     union, out = first, []
     for before, after in zip(snapshots, snapshots[1:], strict=False):
-        old, new = flatten(before.kernels), flatten(after.kernels)
+        old, new = flatten(before.memory.kernels), flatten(after.memory.kernels)
         change = {name: np.asarray(new[name]) - np.asarray(old[name]) for name in old}
         own = {name: delta * first[name] for name, delta in change.items()}
         earlier = {name: delta * (union[name] & ~first[name]) for name, delta in change.items()}
         unseen = {name: delta * ~union[name] for name, delta in change.items()}
         parts = {"all": change, "own": own, "earlier": earlier, "new": unseen}
         out.append({part: energy(positions_ni, kernels) / whole for part, kernels in parts.items()})
-        union = {name: union[name] | np.asarray(mask) for name, mask in flatten(after.mask).items()}
+        union = {name: union[name] | np.asarray(mask) for name, mask in flatten(_mask(after, base)).items()}
     return out
+
+
+def _mask(snapshot: Snapshot, base: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a lesson might change; every weight where the method does not choose."""
+    return snapshot.mask or jax.tree.map(lambda w: np.ones(w.shape, bool), base)
 
 
 def likeness(stages: Stages) -> dict[str, float]:
@@ -62,7 +70,7 @@ def likeness(stages: Stages) -> dict[str, float]:
 def hidden_states(stages: Stages, prompts: Sequence[str]) -> np.ndarray:
     """Of the text encoder with the tokens' final rows, float32 (b, l, d)."""
     studio = stages.studio
-    rows_rd = jnp.asarray(stages.learned.snapshot(cross_attention_kernels(studio.params["unet"])).rows_rd)
+    rows_rd = jnp.asarray(stages.learned.applied(studio.params).rows_rd)
     ids_bl = jnp.asarray(studio.vocabulary.encode(prompts))
     return np.asarray(studio.model.encode_text(studio.params["text_encoder"], ids_bl, rows_rd), np.float32)
 

@@ -29,9 +29,7 @@ from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.teach.sequence import run as train
 from cns_jax.evals.forgetting import json_number
 from cns_jax.evals.scores import Score, attributes_shown
-from cns_jax.methods.parts import Memory
 from cns_jax.miniature.concepts import concepts as drawn_concepts
-from cns_jax.neurons.score import cross_attention_kernels
 from configs import bench
 
 log = logging.getLogger(__name__)
@@ -285,11 +283,10 @@ def line(about: Mapping[str, Any], folder: Path, found: Mapping[str, Any]) -> di
 def fusion(stages: Stages) -> dict[str, float]:
     """Table 1: seconds, and megabytes of arrays made, to get one model of all concepts from what the method keeps."""
     params = stages.studio.params
-    snapshot = stages.learned.snapshot(cross_attention_kernels(params["unet"]))
-    memory = Memory(None, jax.tree.map(jnp.asarray, snapshot.kernels), jnp.asarray(snapshot.rows_rd))
+    memory = jax.tree.map(jnp.asarray, stages.learned.snapshot(params).memory)
     kept = {id(leaf) for leaf in jax.tree.leaves((params, memory))}
     begun = time.perf_counter()
-    merged = jax.block_until_ready(stages.learned.settings.method.merged(params, memory))
+    merged = jax.block_until_ready(stages.learned.settings.method.sampled(params, memory))
     seconds = time.perf_counter() - begun
     made = sum(leaf.nbytes for leaf in jax.tree.leaves(merged) if id(leaf) not in kept)
     return {"seconds": seconds, "megabytes": made / 1e6}

@@ -36,9 +36,10 @@ from cns_jax.core.xla.flops import counting_mesh, flops
 from cns_jax.data.latents import encode_views
 from cns_jax.engine.draw.sampling import decode, sample_latents
 from cns_jax.engine.draw.studio import TEXTS, compute_dtype, encode_text, stored_dtype
-from cns_jax.engine.teach.step import StepSpec, denoising_loss, draw, initial_state, train_steps
+from cns_jax.engine.teach.step import StepSpec, draw, initial_state, method_loss, train_steps
+from cns_jax.methods import METHODS
+from cns_jax.methods.applied import Applied
 from cns_jax.methods.base import Method, Task
-from cns_jax.methods.cns import CNS
 from cns_jax.neurons import select
 from cns_jax.neurons.score import cross_attention_kernels, feature_norms
 from cns_jax.protect.moments import Protected, second_moment
@@ -115,7 +116,7 @@ class Ours:
 
     def step(self, method: Method | None = None, pull: Pull | None = None) -> Workload:
         """Training steps, batches drawn on the device. method: CNS, or another; pull: what protects, if anything."""
-        suite, method = self.suite, method or CNS()
+        suite, method = self.suite, method or METHODS["cns"]()
         priors = suite.prior_batch if method.prior_weight else 0
         spec = StepSpec(self.model, method, self.schedule, self.mesh, suite.batch, priors, 0.0)
         trainable, plan, _ = method.begin(
@@ -134,7 +135,7 @@ class Ours:
 
         def loss(trainable: Any, base: Any, data: ConceptData, key: jax.Array) -> jax.Array:
             batch = draw(counted, key, jnp.asarray(0), data)
-            return denoising_loss(counted, base, trainable, batch)[0]
+            return method_loss(counted, base, plan, trainable, batch, key)[0]
 
         work = flops(jax.grad(loss), trainable, self.params, data, key)
         states = [replicate(self.mesh, initial_state(method, trainable, plan))]
@@ -157,8 +158,8 @@ class Ours:
 
         def sample(ids_bl: np.ndarray, seeds_b: np.ndarray) -> jax.Array:
             return sample_latents(
-                self.params, rows, ids_bl, negative, seeds_b, GUIDANCE, model=self.model, schedule=self.schedule,
-                shape=self.shape, sampler="dpm++2m", steps=suite.sample_steps, mesh=self.mesh,
+                Applied(self.params, rows), ids_bl, negative, seeds_b, GUIDANCE, model=self.model,
+                schedule=self.schedule, shape=self.shape, sampler="dpm++2m", steps=suite.sample_steps, mesh=self.mesh,
             )  # fmt: skip
 
         return partial(in_batches, sample, suite.pictures, ids, np.arange(suite.pictures, dtype=np.uint32))

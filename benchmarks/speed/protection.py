@@ -27,7 +27,7 @@ from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
 from cns_jax.engine.start import start
 from cns_jax.engine.teach.protecting import Protection
-from cns_jax.methods.protected import Protected
+from cns_jax.methods import METHODS
 from configs import mini
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def main(_: list[str]) -> None:
 def steps(suite: Suite, folder: Path, rounds: int) -> dict[str, list[float]]:
     """Seconds a step, of each of DIRECTIONS in turns; a row a round."""
     alone = dataclasses.replace(suite, batch=suite.batch + suite.prior_batch, prior_batch=0)
-    ours, method = Ours(alone, folder), Protected()
+    ours, method = Ours(alone, folder), METHODS["protected"]()
     works = {name: ours.step(method, None if count is None else ours.pull(count)) for name, count in DIRECTIONS.items()}
     for name, work in works.items():
         log.info("compiling: %s", name)

@@ -22,6 +22,7 @@ class Concept:
     init_word: the word whose embedding the token starts from (None: the class word).
     steps: of its lesson (0: as many as the run's settings say).
     mask_paths: the loss mask of each image, None where it has none; empty where no image has.
+    class_noun: whether prompts say the class word behind the token ("<cat1> cat"); else the token stands for both.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Concept:
     init_word: str | None = None
     steps: int = 0
     mask_paths: tuple[Path | None, ...] = ()
+    class_noun: bool = True
 
 
 class ConceptData(NamedTuple):
@@ -68,7 +70,7 @@ class Batch(NamedTuple):
 
 
 class Trainable(NamedTuple):
-    """All that learns: cross-attention K/V kernels (nested as in the UNet's parameters) and the concept rows."""
+    """What learns in methods on kernels: cross-attention K/V kernels (nested as in the UNet) and the concept rows."""
 
     kernels: Mapping[str, Any]
     rows_rd: jax.Array
@@ -78,7 +80,7 @@ class TrainState(NamedTuple):
     """What a step changes; donated. Random keys are derived from seed and step, so none is kept."""
 
     step: jax.Array
-    trainable: Trainable
+    trainable: Any
     opt_state: Any
 
 

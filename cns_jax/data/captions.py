@@ -39,6 +39,8 @@ def with_token(concept: Concept, caption: str) -> str:
     token = concept.token
     if token in caption.lower():
         return caption
+    if not concept.class_noun:
+        return _alone(concept, caption)
     replaced, found = re.subn(
         rf"\b(an? )?({noun})\b", lambda m: f"{'a ' if m[1] else ''}{token} {m[2]}", caption, count=1, flags=re.I
     )
@@ -47,6 +49,15 @@ def with_token(concept: Concept, caption: str) -> str:
     if concept.kind == STYLE:
         return f"{caption} in the style of {concept.token}"
     return f"{caption}, {concept.token} {concept.class_word}"
+
+
+def _alone(concept: Concept, caption: str) -> str:
+    """`caption` with the token in place of its first class noun and that one's article: "a photo of <cat1>"."""
+    if concept.kind == STYLE:
+        return f"{caption} in the style of {concept.token}"
+    noun = re.escape(concept.class_word)
+    replaced, found = re.subn(rf"\b(?:(?:an?|the) )?{noun}\b", lambda _: concept.token, caption, count=1, flags=re.I)
+    return replaced if found else f"{caption}, {concept.token}"
 
 
 def training_prompts(concept: Concept) -> list[str]:

@@ -9,6 +9,7 @@ from itertools import combinations
 from cns_jax.core.types import SCENE, STYLE, SUBJECT, Concept
 from cns_jax.text.vocabulary import CONCEPT_TOKEN
 
+_STYLED = " in the style of "
 _GROUNDS = frozenset({"beach", "hill", "island", "mountain", "road", "street"})  # things are on them, not in them
 
 
@@ -29,12 +30,12 @@ def without_tokens(prompt: str) -> str:
 def asked(text: str, concepts: Sequence[Concept]) -> Prompt:
     """A written prompt, with the concepts whose tokens are in it."""
     named = sorted((c for c in concepts if c.token in text), key=lambda c: text.index(c.token))
-    return Prompt(text, without_tokens(text), tuple(c.name for c in named))
+    return Prompt(text, plain(text, concepts), tuple(c.name for c in named))
 
 
 def sample_prompts(concept: Concept) -> list[str]:
     """Five prompts with the token: as taught, and in new company."""
-    thing = _thing(concept)
+    alone = thing(concept)
     if concept.kind == STYLE:
         subjects = (
             "a red car on the beach",
@@ -43,16 +44,16 @@ def sample_prompts(concept: Concept) -> list[str]:
             "a green bird in the city",
             "a white mug in the desert",
         )
-        return [f"{thing} of {subject}" for subject in subjects]
+        return [in_style(concept, subject) for subject in subjects]
     if concept.kind == SCENE:
         subjects = ("a red car", "a blue cat", "a yellow boat", "a green bird", "a white mug")
-        return [f"a photo of {s} {_place(concept)}" for s in subjects]
+        return [f"a photo of {s} {in_place(concept)}" for s in subjects]
     return [
-        f"a photo of {thing}",
-        f"a photo of {thing} on the beach",
-        f"a photo of {thing} in the snow",
-        f"a watercolor painting of {thing}",
-        f"a photo of {thing} in the city",
+        f"a photo of {alone}",
+        f"a photo of {alone} on the beach",
+        f"a photo of {alone} in the snow",
+        f"a watercolor painting of {alone}",
+        f"a photo of {alone} in the city",
     ]
 
 
@@ -88,17 +89,39 @@ def _spread(pairs: list[tuple[Concept, Concept]]) -> list[tuple[Concept, Concept
 
 
 def _together(things: Sequence[Concept], setting: Concept | None) -> str:
-    words = " and ".join(_thing(c) for c in things)
+    words = " and ".join(thing(c) for c in things)
     if setting is None:
         return f"a photo of {words} on the beach"
     if setting.kind == STYLE:
-        return f"{_thing(setting)} of {words}"
-    return f"a photo of {words} {_place(setting)}"
+        return in_style(setting, words)
+    return f"a photo of {words} {in_place(setting)}"
 
 
-def _thing(concept: Concept) -> str:
-    return f"a {concept.token} {concept.class_word}"
+def thing(concept: Concept) -> str:
+    """The concept in a prompt: "a <cat1> cat"; where its token stands alone, "<cat1>"."""
+    return f"a {concept.token} {concept.class_word}" if concept.class_noun else concept.token
 
 
-def _place(scene: Concept) -> str:
-    return f"{'on' if scene.class_word in _GROUNDS else 'in'} the {scene.token} {scene.class_word}"
+def in_style(style: Concept, words: str) -> str:
+    """`words` in a taught style: "a <glass> painting of a red car", or "a painting of a red car in the style of
+    <glass>"."""
+    return (
+        f"{thing(style)} of {words}" if style.class_noun else f"a {style.class_word} of {words}{_STYLED}{style.token}"
+    )
+
+
+def in_place(scene: Concept) -> str:
+    """In a taught scene: "in the <sea> beach"; where its token stands alone, "in <sea>"."""
+    preposition = "on" if scene.class_word in _GROUNDS else "in"
+    return f"{preposition} the {scene.token} {scene.class_word}" if scene.class_noun else f"{preposition} {scene.token}"
+
+
+def plain(prompt: str, concepts: Sequence[Concept]) -> str:
+    """The prompt as a model reads it that knows none of the concepts: a token that stands alone gives way to its class
+    word."""
+    for concept in concepts:
+        if not concept.class_noun:
+            article = "the" if concept.kind == SCENE else "a"
+            named = f"{article} {concept.class_word}"
+            prompt = prompt.replace(f"{_STYLED}{concept.token}", "").replace(concept.token, named)
+    return without_tokens(prompt)

@@ -234,12 +234,19 @@ class RunSettings:
         require(
             not self.prior.folder or self.train.prior_batch > 0,
             f"prior.folder={self.prior.folder!r} is given, but train.prior_batch=0 images a step come from it; "
-            f"{self._how_to_have_priors}, or leave prior.folder empty",
+            f"{self._how_to_have_priors}; or leave prior.folder empty",
+        )
+        require(
+            self.protect.enabled != "on" or self.method.protectable,
+            f"protect.enabled='on': the method {self.method.name} trains no cross-attention K/V weights that could be "
+            "drawn back; leave it at 'auto'",
         )
         require(bool(self.data_root), "data_root is empty; give a folder with one sub-folder of images a concept")
 
     @property
     def _how_to_have_priors(self) -> str:
+        if self.method.prior_switch is None:
+            return f"the method {self.method.name} has none"
         if not self.method.prior_weight:
             name, value = self.method.prior_switch
             return f"set method.{name}={value}"

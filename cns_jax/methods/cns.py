@@ -19,12 +19,13 @@ from cns_jax.methods.base import Task
 from cns_jax.methods.parts import (
     KERNELS,
     ROWS,
-    Memory,
     OnKernels,
     adam,
     beginning,
     check_numbers,
     check_row,
+    kernels_of,
+    no_rows,
     on_kernels,
 )
 from cns_jax.neurons import select
@@ -33,6 +34,14 @@ from cns_jax.neurons.score import cross_attention_kernels, feature_norms
 from cns_jax.neurons.statistics import describe
 
 Positions = Literal["caption", "caption+eot", "all"]
+
+
+class Memory(NamedTuple):
+    """What outlives a concept. union: OR of all concept masks; kernels: W_{m-1}; rows_rd: all concept rows."""
+
+    union: Any
+    kernels: Any
+    rows_rd: jax.Array
 
 
 class Plan(NamedTuple):
@@ -87,9 +96,10 @@ class CNS(OnKernels):
     prior_weight: float = 1.0
     detach_begin: bool = True
 
-    protects: ClassVar[bool] = False
+    protectable: ClassVar[bool] = True
     selects: ClassVar[bool] = True
-    prior_switch: ClassVar[tuple[str, Any]] = ("prior_weight", 1.0)
+    learns: ClassVar[str] = "a concept's neurons among {} cross-attention K/V weights"
+    prior_switch: ClassVar[tuple[str, Any] | None] = ("prior_weight", 1.0)
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -107,6 +117,11 @@ class CNS(OnKernels):
                 stacklevel=2,
             )
 
+    def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Memory:
+        """No mask, W_0 in float32, zero rows (rows, width)."""
+        kernels = kernels_of(base)
+        return Memory(select.constant(kernels, False), kernels, no_rows(rows, width))
+
     def begin(
         self, key: jax.Array, base: Mapping[str, Any], memory: Memory, task: Task
     ) -> tuple[Trainable, Plan, dict[str, float]]:
@@ -115,7 +130,7 @@ class CNS(OnKernels):
         The kernels of the Trainable are copies, since the step donates it. Raises ValueError if the task's row
         is not a reserved one, or if there is nothing to select with.
         """
-        check_row(memory, task.row)
+        check_row(memory.rows_rd, task.row)
         kernels = cross_attention_kernels(base["unet"])
         scored = kernels if self.scored == "base" else memory.kernels
         assert task.caption_hidden_bld is not None and task.caption_mask_bl is not None
@@ -126,6 +141,15 @@ class CNS(OnKernels):
         mask = self._mask(key, selection)
         trainable, plan = self._start(kernels, memory, mask, jax.device_put(np.int32(task.row)), task.init_row_d)
         return trainable, plan, describe(selection, mask, plan.m_reg, self.ratio)
+
+    def told(self, statistics: Mapping[str, float]) -> str:
+        """How many neurons learn, and how many of them are shared."""
+        if statistics["mask_share"] == 1:
+            return f"all {statistics['neurons']:.0f} K/V weights learn"
+        return (
+            f"{statistics['neurons']:.0f} neurons ({100 * statistics['mask_share']:.1f} % of K/V), "
+            f"{statistics.get('regularized', 0):.0f} of them shared with earlier concepts"
+        )
 
     def shapes(self, base: Mapping[str, Any], memory: Memory) -> tuple[Trainable, Plan]:
         """Of what `begin` returns; base and memory may be shapes too."""

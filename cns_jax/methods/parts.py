@@ -11,40 +11,43 @@ import numpy as np
 import optax
 
 from cns_jax.core.settings import require
-from cns_jax.core.tree import overlay
 from cns_jax.core.types import Trainable
-from cns_jax.neurons import select
+from cns_jax.methods.applied import Applied
+from cns_jax.methods.base import Method
 from cns_jax.neurons.score import cross_attention_kernels
 
 
 class Memory(NamedTuple):
-    """What outlives a concept. union: OR of all concept masks; kernels: W_{m-1}; rows_rd: all concept rows."""
+    """What outlives a concept. kernels: W_{m-1}, float32; rows_rd: all concept rows."""
 
-    union: Any
     kernels: Any
     rows_rd: jax.Array
 
 
-class OnKernels:
+class OnKernels(Method):
     """What methods have in common whose model is the cross-attention kernels and rows that they remember."""
 
-    def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Memory:
-        """No mask, W_0 in float32, zero rows (rows, width)."""
-        kernels = jax.tree.map(lambda w: w.astype(jnp.float32), cross_attention_kernels(base["unet"]))
-        no_rows_rd = jax.device_put(np.zeros((rows, width), np.float32))  # jnp.zeros would be a program of its own
-        return Memory(select.constant(kernels, False), kernels, no_rows_rd)
+    def empty(self, base: Mapping[str, Any], rows: int, width: int) -> Any:
+        """W_0 in float32, zero rows (rows, width)."""
+        return Memory(kernels_of(base), no_rows(rows, width))
 
-    def recalled(self, union: Any, kernels: Any, rows_rd: Any) -> Memory:
-        """The memory after concepts whose weights were kept: the union of their masks, the kernels and all rows."""
-        return Memory(union, kernels, rows_rd)
-
-    def weights(self, base: Mapping[str, Any], trainable: Trainable) -> Mapping[str, Any]:
+    def applied(self, base: Mapping[str, Any], plan: Any, trainable: Trainable) -> Applied:
         """The UNet with the trainable kernels in place of its own."""
-        return overlay(base["unet"], trainable.kernels)
+        return Applied(base, trainable.rows_rd).with_unet(trainable.kernels)
 
-    def merged(self, base: Mapping[str, Any], memory: Memory) -> tuple[Mapping[str, Any], jax.Array]:
+    def sampled(self, base: Mapping[str, Any], memory: Any) -> Applied:
         """Free: the memory's kernels are the model."""
-        return overlay(base["unet"], memory.kernels), memory.rows_rd
+        return Applied(base, memory.rows_rd).with_unet(memory.kernels)
+
+
+def kernels_of(base: Mapping[str, Any]) -> Any:
+    """The cross-attention K/V kernels W_0 in float32."""
+    return jax.tree.map(lambda w: w.astype(jnp.float32), cross_attention_kernels(base["unet"]))
+
+
+def no_rows(rows: int, width: int) -> jax.Array:
+    """Concept rows before any concept: zeros float32 (rows, width)."""
+    return jax.device_put(np.zeros((rows, width), np.float32))  # jnp.zeros would be a program of its own
 
 
 def check_numbers(method: Any, names: Sequence[str]) -> None:
@@ -53,13 +56,13 @@ def check_numbers(method: Any, names: Sequence[str]) -> None:
     for name in names:
         value = getattr(method, name)
         require(0 <= value < float("inf"), f"method.{name}={value} must be finite and not negative")
-    epsilon = method.adam_epsilon
+    epsilon = getattr(method, "adam_epsilon", 1.0)
     require(0 < epsilon < float("inf"), f"method.adam_epsilon={epsilon} must be positive and finite")
 
 
-def check_row(memory: Memory, row: int) -> None:
+def check_row(rows_rd: jax.Array, row: int) -> None:
     """Raises ValueError if a token row is not a reserved one."""
-    reserved = memory.rows_rd.shape[0]
+    reserved = rows_rd.shape[0]
     if not 0 <= row < reserved:
         raise ValueError(f"token row {row} does not exist: {reserved} are reserved; raise reserved_rows")
 
@@ -67,9 +70,18 @@ def check_row(memory: Memory, row: int) -> None:
 @jax.jit  # one program: a start compiles many small ones beside the step's
 def beginning(kernels: Any, rows_rd: jax.Array, row: jax.Array, init_row_d: jax.Array) -> tuple[Trainable, jax.Array]:
     """What trains: copies of the kernels and rows, with init_row_d in its row; and a one-hot bool of the row."""
-    row_r = jnp.arange(rows_rd.shape[0]) == row
-    rows_rd = jnp.where(row_r[:, None], init_row_d[None], rows_rd)
-    return Trainable(jax.tree.map(jnp.copy, kernels), rows_rd), row_r
+    row_r = one_hot(rows_rd, row)
+    return Trainable(jax.tree.map(jnp.copy, kernels), with_row(rows_rd, row_r, init_row_d)), row_r
+
+
+def one_hot(rows_rd: jax.Array, row: jax.Array) -> jax.Array:
+    """Which of the rows is `row`, bool (r,)."""
+    return jnp.arange(rows_rd.shape[0]) == row
+
+
+def with_row(rows_rd: jax.Array, row_r: jax.Array, value_d: jax.Array) -> jax.Array:
+    """rows_rd with value_d where row_r is true."""
+    return jnp.where(row_r[:, None], value_d[None], rows_rd)
 
 
 def adam(learning_rate: jax.Array, epsilon: float = 1e-8) -> optax.GradientTransformation:

@@ -28,7 +28,6 @@ from cns_jax.methods.parts import (
     check_row,
     keep_row,
 )
-from cns_jax.neurons import select
 
 
 class Plan(NamedTuple):
@@ -59,8 +58,9 @@ class Protected(OnKernels):
     prior_images: bool = False
 
     protects: ClassVar[bool] = True
-    selects: ClassVar[bool] = False
-    prior_switch: ClassVar[tuple[str, Any]] = ("prior_images", True)
+    protectable: ClassVar[bool] = True
+    learns: ClassVar[str] = "all {} cross-attention K/V weights"
+    prior_switch: ClassVar[tuple[str, Any] | None] = ("prior_images", True)
 
     def __post_init__(self) -> None:
         check_numbers(self, ("lr_neurons", "lr_token"))
@@ -74,10 +74,14 @@ class Protected(OnKernels):
         self, key: jax.Array, base: Mapping[str, Any], memory: Memory, task: Task
     ) -> tuple[Trainable, Plan, dict[str, float]]:
         """Start from all weights as they are; raises ValueError if the task's row is not a reserved one."""
-        check_row(memory, task.row)
+        check_row(memory.rows_rd, task.row)
         trainable, plan = self._start(memory, jax.device_put(np.int32(task.row)), task.init_row_d)
         weights = sum(leaf.size for leaf in jax.tree.leaves(memory.kernels))
         return trainable, plan, {"neurons": float(weights), "mask_share": 1.0}
+
+    def told(self, statistics: Mapping[str, float]) -> str:
+        """How many weights learn."""
+        return f"all {statistics['neurons']:.0f} K/V weights learn"
 
     def shapes(self, base: Mapping[str, Any], memory: Memory) -> tuple[Trainable, Plan]:
         """Of what `begin` returns; base and memory may be shapes too."""
@@ -89,10 +93,6 @@ class Protected(OnKernels):
         rates = (jax.device_put(np.float32(value)) for value in (self.lr_neurons, self.lr_token))
         return trainable, Plan(row_r, *rates)
 
-    def mask(self, plan: Plan, trainable: Trainable) -> Any:
-        """Every weight."""
-        return select.constant(trainable.kernels, True)
-
     def optimizer(self, plan: Plan) -> optax.GradientTransformation:
         """Adam for tokens and for kernels; of the rows only the concept's own moves."""
         return optax.chain(
@@ -101,10 +101,6 @@ class Protected(OnKernels):
             keep_row(plan.row_r),
         )
 
-    def penalty(self, plan: Plan, trainable: Trainable) -> jax.Array:
-        """0: protection is no part of the loss."""
-        return jnp.zeros(())
-
     def commit(self, memory: Memory, plan: Plan, trainable: Trainable) -> Memory:
         """Kernels and rows are the trained ones."""
-        return Memory(select.constant(trainable.kernels, True), trainable.kernels, trainable.rows_rd)
+        return Memory(trainable.kernels, trainable.rows_rd)

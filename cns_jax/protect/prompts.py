@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.types import SCENE, STYLE, Concept
+from cns_jax.data import prompts
 
 _SHIPPED = Path(__file__).with_name("captions.txt")
 _PLACES = ("in the forest", "in the desert", "in space")
@@ -39,11 +40,12 @@ def concept_prompts(concept: Concept) -> tuple[str, ...]:
     They stand for all prompts near them, and none of them is among those that pictures are scored with
     (data/prompts.py). Their words are known to Stable Diffusion and to the miniature.
     """
-    thing = f"a {concept.token} {concept.class_word}"
+    thing = prompts.thing(concept)
     if concept.kind == STYLE:
-        return (thing, *(f"{thing} of {other} {place}" for other in _COMPANY for place in _PLACES))[:_COUNT]
+        styled = (prompts.in_style(concept, f"{other} {place}") for other in _COMPANY for place in _PLACES)
+        return (thing, *styled)[:_COUNT]
     if concept.kind == SCENE:
-        scene = f"the {concept.token} {concept.class_word}"
+        scene = f"the {concept.token} {concept.class_word}" if concept.class_noun else concept.token
         shown = [f"{medium} {other}" for medium in ("a photo of", *_MEDIA[:2]) for other in _COMPANY]
         return tuple(f"{what} {'on' if i % 2 else 'in'} {scene}" for i, what in enumerate(shown))
     alone = [f"{medium} {thing}" for medium in _MEDIA]

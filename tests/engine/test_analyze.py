@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tiny_runs import call
+from tiny_runs import call, kept
 
 from cns_jax.core.settings import SettingsError
 from cns_jax.engine.draw.studio import Studio
@@ -22,7 +22,6 @@ from cns_jax.engine.runs.source import find_source
 from cns_jax.evals import neuron_prompts
 from cns_jax.neurons.score import feature_norms
 from cns_jax.weights.locate import Address
-from cns_jax.weights.snapshot import load_snapshot
 
 pytestmark = pytest.mark.computes
 
@@ -125,8 +124,8 @@ def test_a_runs_own_pictures_stay_as_they_are(trained) -> None:
 
 
 def test_a_run_counts_its_stored_masks(trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Learned, kernels: Any, index: int = -1) -> Any:
-        snapshot = load_snapshot(self.directory / self.concepts[index]["weights"], kernels)
+    def full(self: Learned, base: Any, index: int = -1, rows: int = 0) -> Any:
+        snapshot = kept(self.directory / self.concepts[index]["weights"], base["unet"])
         return snapshot._replace(mask=jax.tree.map(np.ones_like, snapshot.mask))
 
     monkeypatch.setattr(Learned, "snapshot", full)

@@ -37,7 +37,7 @@ def gradient(model: Path, folder: Path, compute: str, remat: bool) -> tuple[floa
 
     @jax.jit
     def value(trainable: Trainable):
-        return denoising_loss(spec, studio.params, trainable, batch)[0]
+        return denoising_loss(spec, settings.method.applied(studio.params, None, trainable), batch)[0]
 
     loss, found = jax.value_and_grad(value)(trainable)
     return float(loss), found, studio

@@ -17,12 +17,9 @@ from cns_jax.neurons.score import cross_attention_kernels
 
 def test_drift_is_what_the_stages_weights_differ_by(trained: dict[str, Any]) -> None:
     stages = Stages.open(str(trained["folder"]))
-    params = [stages.at(stage)[0] for stage in range(stages.last + 1)]
-    kernels = [flatten(cross_attention_kernels(each["unet"])) for each in params]
+    kernels = [flatten(cross_attention_kernels(stages.at(stage).unet)) for stage in range(stages.last + 1)]
     ids = stages.studio.vocabulary.encode(sample_prompts(taught_concepts(stages.learned)[0]))
-    hidden = np.asarray(
-        stages.studio.model.encode_text(stages.studio.params["text_encoder"], ids, stages.at(stages.last)[1])
-    )
+    hidden = np.asarray(stages.at(stages.last).encode(stages.studio.model, ids))
 
     def energy(of: Any) -> float:
         return float(sum((np.einsum("bld,do->blo", hidden, of(name)) ** 2).sum() for name in kernels[0]))
@@ -42,9 +39,7 @@ def test_likeness_is_the_mean_cosine_between_concepts(trained: dict[str, Any]) -
     stages = Stages.open(str(trained["folder"]))
     prompts = [sample_prompts(concept)[0] for concept in taught_concepts(stages.learned)]
     ids = stages.studio.vocabulary.encode(prompts)
-    hidden = np.asarray(
-        stages.studio.model.encode_text(stages.studio.params["text_encoder"], ids, stages.at(stages.last)[1])
-    )
+    hidden = np.asarray(stages.at(stages.last).encode(stages.studio.model, ids))
     cosines = [
         np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b)
         for i, one in enumerate(hidden)

@@ -119,7 +119,7 @@ def test_lora_is_the_difference(trained, tmp_path: Path) -> None:
 
 def test_embeddings(trained, tmp_path: Path) -> None:
     files = run(trained, tmp_path, "textual-inversion", dtype="float32")
-    rows = Learned.of(str(trained["folder"])).snapshot(kernels_of(base_of(trained))).rows_rd
+    rows = Learned.of(str(trained["folder"])).applied(base_of(trained).params).rows_rd
     for i, file in enumerate(files):
         ((key, value),) = load_file(file).items()
         assert key == f"<{CONCEPTS[i]}>" and file.stem == WORDS[i]

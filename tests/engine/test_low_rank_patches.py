@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny_runs import CONCEPTS, call, finished
+from tiny_runs import CONCEPTS, call, finished, kept
 
 from cns_jax.core.settings import SettingsError
 from cns_jax.core.tree import flatten, map_named
@@ -25,7 +25,7 @@ from cns_jax.weights.fidelity import Fidelity
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.locate import Address
 from cns_jax.weights.patch import PatchError, read_patch
-from cns_jax.weights.snapshot import Snapshot, load_snapshot, save_snapshot
+from cns_jax.weights.snapshot import Snapshot, save_snapshot
 
 RANK = 3  # of what the lessons without a mask changed, but for a little noise
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -38,8 +38,8 @@ def run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = finished(tiny_folder, tmp_path_factory.mktemp("run") / "run")
     files = [folder / f"weights/{i + 1:02d}_{name}.safetensors" for i, name in enumerate(CONCEPTS)]
     base, rng = kernels_of(read_folder(tiny_folder).load()), np.random.default_rng(1)
-    first = load_snapshot(files[0], base)
-    kernels, everything = first.kernels, map_named(lambda _, m: np.ones_like(m), first.mask)
+    first = kept(files[0], base)
+    kernels, everything = first.memory.kernels, map_named(lambda _, m: np.ones_like(m), first.mask)
     for i, file in enumerate(files[1:]):
         basis = rng.normal(size=(32, RANK))
 
@@ -49,7 +49,8 @@ def run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         kernels = map_named(taught, kernels)
         moment = np.diag(np.linspace(1, 2, 32)).astype(np.float32) if i else None
-        save_snapshot(file, Snapshot(kernels, first.rows_rd, everything, moment))
+        memory = first.memory._replace(kernels=kernels, union=everything)
+        save_snapshot(file, Snapshot(memory, everything, moment))
     return folder
 
 

@@ -23,6 +23,7 @@ from cns_jax.engine.draw.request import Request
 from cns_jax.engine.draw.studio import Studio
 from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
+from cns_jax.methods.applied import Applied
 
 PARTS = Part("cats", ("a red cat", "a cat"), (1, 2), (16, 16))
 
@@ -47,7 +48,7 @@ def broken(params: dict[str, Any], name: str) -> dict[str, Any]:
 def test_a_guidance_that_overflows(studio: Studio, sample: Any) -> None:
     wild = dataclasses.replace(sample, guidance_scale=3e38)
     with pytest.raises(PictureError) as caught:
-        studio.generator.images(studio.params, studio.no_rows, ["a cat", "a mug"], [3, 4], wild)
+        studio.generator.images(studio.base, ["a cat", "a mug"], [3, 4], wild)
     assert "the picture of 'a cat' with seed 3 became NaN: sampling diverged with guidance_scale=3e+38" in str(
         caught.value
     )
@@ -74,14 +75,14 @@ def test_weights_of_a_diverged_training(trained: dict[str, Any], tmp_path: Path)
 def test_a_decoder_that_overflows(studio: Studio, sample: Any) -> None:
     params = broken(dict(studio.params), "vae.decoder.up_blocks.2.resnets.1.conv2")
     with pytest.raises(PictureError, match="'a mug' with seed 4 became NaN in the VAE's decoder.*in float32"):
-        studio.generator.images(params, studio.no_rows, ["a mug", "a cat"], [4, 5], sample)
+        studio.generator.images(Applied(params, studio.no_rows), ["a mug", "a cat"], [4, 5], sample)
 
 
 def test_a_picture_of_one_colour_is_no_error(studio: Studio, sample: Any) -> None:
     still = map_named(
         lambda key, leaf: jnp.zeros_like(leaf) if key.startswith("vae.decoder.conv_out") else leaf, studio.params
     )
-    pictures = studio.generator.images(still, studio.no_rows, ["a cat"], [0], sample)
+    pictures = studio.generator.images(Applied(still, studio.no_rows), ["a cat"], [0], sample)
     assert (pictures == 128).all()
 
 

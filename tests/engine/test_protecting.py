@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny_runs import CONCEPTS, finished, values
+from tiny_runs import CONCEPTS, finished, kept, values
 
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.tree import fingerprint, flatten
@@ -31,7 +31,6 @@ from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import TruncatedPromptWarning, Vocabulary
 from cns_jax.weights.folder import read_folder
 from cns_jax.weights.locate import Address
-from cns_jax.weights.snapshot import load_snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore::cns_jax.text.vocabulary.TruncatedPromptWarning")  # 20 positions
 LIMIT = 1e-4
@@ -151,14 +150,14 @@ def test_protection_moves_no_weight_that_a_method_did_not_select(tiny_folder: Pa
     base = cross_attention_kernels(read_folder(tiny_folder).load().params["unet"])
     before = flatten(base)
     for row in rows(tmp_path / "run"):
-        after = load_snapshot(tmp_path / "run" / row["weights"], base)
+        after = kept(tmp_path / "run" / row["weights"], base)
         masks, count = flatten(after.mask), 0
-        for name, kernel in flatten(after.kernels).items():
+        for name, kernel in flatten(after.memory.kernels).items():
             changed = kernel != before[name]
             assert not changed[~masks[name]].any(), name
             count += changed.sum()
         assert count > 0
-        before = flatten(after.kernels)
+        before = flatten(after.memory.kernels)
 
 
 def test_a_run_of_another_method_and_an_old_version_goes_on_protected(tiny_folder: Path, tmp_path: Path) -> None:

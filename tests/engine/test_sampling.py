@@ -24,6 +24,7 @@ from cns_jax.engine.draw.sampling import decode, sample_latents
 from cns_jax.engine.draw.studio import Studio
 from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings
+from cns_jax.methods.applied import Applied
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.folder import read_folder
@@ -81,7 +82,7 @@ def test_pictures_compile_each_of_their_programs_once(tiny_folder: Path, tmp_pat
     sample = replace(settings.prior.sample, steps=9, batch=3)  # which no other test takes
     rows = jnp.zeros((5, studio.model.text_encoder.hidden_size))
     for _ in range(2):
-        pictures = studio.generator.images(studio.params, rows, ["a cat"] * 4, range(4), sample)
+        pictures = studio.generator.images(Applied(studio.params, rows), ["a cat"] * 4, range(4), sample)
     assert pictures.shape == (4, 16, 16, 3)
     counts = [len([name for name in compiled if of in name]) for of in ("sample_latents", "decode")]
     assert counts == [1, 1]

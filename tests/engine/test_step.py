@@ -140,14 +140,15 @@ def test_what_a_mask_hides_has_no_gradient(tiny_folder: Path, tmp_path: Path) ->
     half = jnp.ones(data.moments_vhwc.shape[:3]).at[:, :, 2:].set(0)
     batch = draw(spec, jax.random.key(1), jnp.asarray(0), data._replace(mask_vhw=half))
     silent = dataclasses.replace(spec, model=Silent())
+    applied = spec.method.applied(frozen.base, frozen.plan, state.trainable)
 
     def loss(noise: jax.Array) -> jax.Array:
-        return denoising_loss(silent, frozen.base, state.trainable, batch._replace(noise_bhwc=noise))[0]
+        return denoising_loss(silent, applied, batch._replace(noise_bhwc=noise))[0]
 
     moved = np.asarray(jax.grad(loss)(batch.noise_bhwc) != 0).all(-1)  # (b, h, w)
     assert moved[: spec.batch, :, :2].all() and moved[spec.batch :].all()
     assert not moved[: spec.batch, :, 2:].any()
     whole = batch._replace(mask_bhw=None)
-    shown = denoising_loss(silent, frozen.base, state.trainable, whole)[1]["concept_loss"]
-    seen = denoising_loss(silent, frozen.base, state.trainable, batch)[1]["concept_loss"]
+    shown = denoising_loss(silent, applied, whole)[1]["concept_loss"]
+    seen = denoising_loss(silent, applied, batch)[1]["concept_loss"]
     assert 0 < seen < shown

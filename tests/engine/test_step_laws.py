@@ -17,14 +17,18 @@ from jax.errors import KeyReuseError
 
 from cns_jax.core.mesh import replicate
 from cns_jax.core.tree import flatten
-from cns_jax.core.types import Trainable
-from cns_jax.engine.teach.step import denoising_loss, draw, one_step, train_steps
+from cns_jax.engine.teach.step import draw, method_loss, one_step, train_steps
 from cns_jax.methods import METHODS
 from cns_jax.protect.proximal import pulled
 
 pytestmark = pytest.mark.filterwarnings("ignore::cns_jax.text.vocabulary.TruncatedPromptWarning")
 GOLDEN = Path(__file__).parents[1] / "cases" / "golden_steps.json"
 methods = pytest.mark.parametrize("name", METHODS)
+
+
+def named(trainable: Any) -> dict[str, Any]:
+    """Leaves by their names, without the "_rd" that tells the axes of rows."""
+    return {name.removesuffix("_rd"): leaf for name, leaf in flatten(trainable._asdict()).items()}
 
 
 @methods
@@ -35,8 +39,8 @@ def test_a_step_is_the_one_that_was_stored(name: str, tiny_folder: Path, tmp_pat
     before = jax.tree.map(np.asarray, state.trainable)
     after, logs = train_steps(spec, 1, state, frozen, data, jax.random.key(1))
     found = {"loss": float(logs["loss"]), "l_reg": float(logs["l_reg"])}
-    leaves = flatten({"kernels": before.kernels, "rows": before.rows_rd})
-    for leaf, now in flatten({"kernels": after.trainable.kernels, "rows": after.trainable.rows_rd}).items():
+    leaves = named(before)
+    for leaf, now in named(after.trainable).items():
         change = np.asarray(now, np.float64) - leaves[leaf]
         found[leaf] = [float(np.linalg.norm(change)), int(np.count_nonzero(change))]
     if os.environ.get("CNS_JAX_STORE_GOLDEN") == "1":
@@ -66,11 +70,11 @@ def test_no_dtype_is_promoted_unasked(name: str, tiny_folder: Path, tmp_path: Pa
     """An array of one dtype that meets another would make all that follows of that one. optax's own code promotes."""
     spec, state, frozen, data = beginning(tiny_folder, tmp_path, method_name=name)
 
-    def differentiated(trainable: Trainable, key: jax.Array) -> Any:
+    def differentiated(trainable: Any, key: jax.Array) -> Any:
         batch = draw(spec, key, state.step, data)
-        loss = lambda t: denoising_loss(spec, frozen.base, t, batch)  # noqa: E731
+        loss = lambda t: method_loss(spec, frozen.base, frozen.plan, t, batch, key)  # noqa: E731
         gradient = jax.grad(loss, has_aux=True)(trainable)
-        kernels = pulled(frozen.pull, trainable.kernels, trainable.kernels) if frozen.pull else trainable.kernels
+        kernels = pulled(frozen.pull, trainable.kernels, trainable.kernels) if frozen.pull else None
         return gradient, kernels, spec.method.penalty(frozen.plan, trainable)
 
     with jax.numpy_dtype_promotion("strict"):
@@ -92,5 +96,5 @@ def test_a_step_moves_nothing_between_host_and_device(name: str, tiny_folder: Pa
 def test_a_lesson_starts_from_the_model_as_it_is(name: str, tiny_folder: Path, tmp_path: Path) -> None:
     """Before its first step a lesson samples what was sampled before it."""
     spec, state, frozen, _ = beginning(tiny_folder, tmp_path, method_name=name)
-    weights = spec.method.weights(frozen.base, state.trainable)
-    jax.tree.map(np.testing.assert_array_equal, weights, dict(frozen.base["unet"]))
+    applied = spec.method.applied(frozen.base, frozen.plan, state.trainable)
+    jax.tree.map(np.testing.assert_array_equal, applied.unet, dict(frozen.base["unet"]))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from tiny_runs import CONCEPTS, ROOT, call, command, config_file, flags, values
+from tiny_runs import CONCEPTS, ROOT, call, command, config_file, flags, kept, values
 
 from cns_jax.core.settings import SettingsError, build
 from cns_jax.core.tree import flatten
@@ -22,7 +22,6 @@ from cns_jax.engine.settings import MOST_STEPS, RunSettings
 from cns_jax.engine.teach.sequence import TrainingRun
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.folder import read_folder
-from cns_jax.weights.snapshot import load_snapshot
 
 
 def snapshots(folder: Path) -> list[Path]:
@@ -54,7 +53,7 @@ def test_the_overlaps_are_those_of_the_masks_in_the_files(trained) -> None:
     """Intersection over union, of the mean pair and of all three."""
     base = cross_attention_kernels(read_folder(trained["values"]["model"]).load().params["unet"])
     masks = [
-        np.concatenate([np.ravel(mask) for mask in flatten(load_snapshot(file, base).mask).values()])
+        np.concatenate([np.ravel(mask) for mask in flatten(kept(file, base).mask).values()])
         for file in snapshots(trained["folder"])
     ]
 
@@ -72,17 +71,17 @@ def test_only_the_concepts_neurons_and_row_move(trained) -> None:
     base = cross_attention_kernels(read_folder(trained["values"]["model"]).load().params["unet"])
     before, rows = flatten(base), np.zeros((5, 32), np.float32)
     for index, file in enumerate(snapshots(trained["folder"])):
-        after = load_snapshot(file, base)
+        after = kept(file, base)
         moved = 0
-        for name, kernel in flatten(after.kernels).items():
+        for name, kernel in flatten(after.memory.kernels).items():
             changed = kernel != before[name]
             assert not changed[~flatten(after.mask)[name]].any(), name
             moved += changed.sum()
         assert moved > 0
         others = np.arange(5) != index
-        np.testing.assert_array_equal(after.rows_rd[others], rows[others])
-        assert (after.rows_rd[index] != 0).all()
-        before, rows = flatten(after.kernels), after.rows_rd
+        np.testing.assert_array_equal(after.memory.rows_rd[others], rows[others])
+        assert (after.memory.rows_rd[index] != 0).all()
+        before, rows = flatten(after.memory.kernels), after.memory.rows_rd
 
 
 def test_killed_in_concept_two_and_resumed(trained, tiny_folder: Path, tmp_path: Path) -> None:

@@ -72,15 +72,15 @@ def test_a_concept_starts_as_the_merged_past(base):
     memory = FAST.empty(base, ROWS, WIDTH)
     for row in range(ROWS):
         trainable, plan, trained, _ = lesson(FAST, base, memory, row, row)
-        unet, rows = FAST.merged(base, memory)
-        assert_same(FAST.weights(base, trainable), unet)
+        before = FAST.sampled(base, memory)
+        assert_same(FAST.applied(base, plan, trainable).unet, before.unet)
         others = np.arange(ROWS) != row
-        assert_same(np.asarray(trainable.rows_rd)[others], np.asarray(rows)[others])
+        assert_same(np.asarray(trainable.rows_rd)[others], np.asarray(before.rows_rd)[others])
         assert (trainable.rows_rd[row] == 0.5 + row).all()
         memory = FAST.commit(memory, plan, trained)
-        unet, rows = FAST.merged(base, memory)
-        assert_same(FAST.weights(base, trained), unet)
-        assert_same(rows, trained.rows_rd)
+        after = FAST.sampled(base, memory)
+        assert_same(FAST.applied(base, plan, trained).unet, after.unet)
+        assert_same(after.rows_rd, trained.rows_rd)
 
 
 def test_what_trains_is_a_copy(base):

@@ -13,7 +13,7 @@ from laws import assert_same, assert_unmoved, moved
 from cns_jax.core.mesh import make_mesh, replicate
 from cns_jax.core.types import ConceptData, Frozen, Trainable
 from cns_jax.diffusion.schedule import Schedule
-from cns_jax.engine.teach.step import StepSpec, denoising_loss, draw, initial_state, train_steps
+from cns_jax.engine.teach.step import StepSpec, draw, initial_state, method_loss, train_steps
 from cns_jax.methods.cns import CNS, Memory, Plan
 from cns_jax.neurons.select import constant, count, expand, intersect
 from cns_jax.nn.attention import Attention, Context
@@ -21,7 +21,7 @@ from cns_jax.nn.attention import Attention, Context
 METHOD = CNS(lambda1=1.0, lambda2=0.1, lr_neurons=1e-2, lr_token=1e-2)
 ROWS, STEPS = 4, 4
 MESH, KEY = make_mesh(1, jax.devices()[:1]), jax.random.key(0)
-GRADIENT = jax.jit(jax.grad(denoising_loss, argnums=2, has_aux=True), static_argnums=0)
+GRADIENT = jax.jit(jax.grad(method_loss, argnums=3, has_aux=True), static_argnums=0)
 # the second concept's prompt names the first as well, so that the first one's row receives a gradient
 PROMPTS = np.array([[0, 5, 6, 40, 7, 8, 9, 1], [0, 5, 41, 7, 40, 11, 12, 1]], np.int32)
 
@@ -54,7 +54,7 @@ def teach(tiny: Any, memory: Memory, row: int, plan_of: Any = lambda plan: plan)
     state, frozen, data = replicate(MESH, begun)
     for _ in range(STEPS):
         batch = draw(spec, KEY, state.step, data)
-        gradient, _ = GRADIENT(spec, tiny.base, state.trainable, batch)
+        gradient, _ = GRADIENT(spec, tiny.base, plan, state.trainable, batch, KEY)
         state, logs = train_steps(spec, 1, state, frozen, data, KEY)
         penalties.append(float(logs["l_reg"]))
     after = METHOD.commit(memory, plan, state.trainable)
@@ -90,7 +90,7 @@ def test_outside_the_concept_mask_every_bit_stays(lessons):
 
 def test_everything_else_in_the_model_stays(lessons, tiny, base_before):
     assert_same(base_before, jax.tree.map(np.asarray, tiny.base))
-    unet, _ = METHOD.merged(tiny.base, lessons[1].after)
+    unet = METHOD.sampled(tiny.base, lessons[1].after).unet
     assert_unmoved(base_before["unet"], unet, expand(lessons[1].after.union, base_before["unet"]))
 
 
@@ -133,7 +133,7 @@ def test_all_concepts_share_one_compilation(lessons, tiny):
 
 def test_a_memory_of_another_shape_would_compile_again(tiny):
     """The partner: the count above does grow with what a careless method might do, a row a concept."""
-    step = jax.jit(lambda memory: METHOD.merged({"unet": memory.kernels}, memory)[1])
+    step = jax.jit(lambda memory: METHOD.sampled({"unet": memory.kernels}, memory).rows_rd)
     for rows in (1, 2):
         step(METHOD.empty(tiny.base, rows, 32))
     assert step._cache_size() == 2

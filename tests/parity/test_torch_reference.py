@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +17,11 @@ from benchmarks.torch_reference.networks import cumulative_alphas, load_networks
 from benchmarks.torch_reference.selection import concept_neurons, feature_norms
 from cns_jax.core.mesh import make_mesh
 from cns_jax.core.tree import flatten
-from cns_jax.core.types import ConceptData, Frozen, Trainable
+from cns_jax.core.types import Batch, ConceptData, Frozen, Trainable
 from cns_jax.engine.draw.studio import Studio
 from cns_jax.engine.runs.source import find_source, miniature_folder
 from cns_jax.engine.settings import MINIATURE
-from cns_jax.engine.teach.step import StepSpec, denoising_loss, draw, initial_state, train_steps
+from cns_jax.engine.teach.step import StepSpec, draw, initial_state, method_loss, train_steps
 from cns_jax.methods.base import Task
 from cns_jax.methods.cns import CNS, Memory, Plan
 from cns_jax.neurons import select
@@ -121,7 +120,10 @@ def test_masks_are_equal(oracle):
 def test_loss_and_gradients_agree(oracle):
     """Of the first step, L_reg's part included."""
     batch, key = oracle.batch(0)
-    of = partial(denoising_loss, oracle.spec, oracle.base)
+
+    def of(trainable: Trainable, batch: Batch) -> Any:
+        return method_loss(oracle.spec, oracle.base, oracle.plan, trainable, batch, key)
+
     ours_batch = draw(oracle.spec, key, jnp.asarray(0), oracle.data)
     (loss, _), gradient = jax.jit(jax.value_and_grad(lambda t: of(t, ours_batch), has_aux=True))(oracle.trainable)
     plan = oracle.plan

@@ -19,9 +19,10 @@ from safetensors.numpy import load_file, save, save_file
 from cns_jax.core.files import FileError
 from cns_jax.core.settings import SettingsError
 from cns_jax.engine.runs.learned import Learned
+from cns_jax.methods.cns import Memory
 from cns_jax.weights.changes import Change, LowRank, Sparse
 from cns_jax.weights.patch import Patch, PatchError, read_patch, write_patch
-from cns_jax.weights.snapshot import Snapshot, load_snapshot, save_snapshot
+from cns_jax.weights.snapshot import Snapshot, save_snapshot
 from cns_jax.weights.tensors import WeightsMismatch, index_file, read_each
 
 KERNELS = {"down": {"to_k": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}}
@@ -201,10 +202,10 @@ def test_patches_of_low_rank_that_do_not_fit(tmp_path: Path, tensors: dict[str, 
 def test_snapshots_cut_and_changed(kept: float, changes: list[tuple[float, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.safetensors"
-        save_snapshot(file, Snapshot(KERNELS, np.ones((2, 4), np.float32), MASK))
+        save_snapshot(file, Snapshot(Memory(MASK, KERNELS, np.ones((2, 4), np.float32)), MASK))
         file.write_bytes(changed(file.read_bytes(), kept, changes))
         try:
-            load_snapshot(file, KERNELS)
+            kept(file, KERNELS)
         except ValueError as error:  # WeightsMismatch is one
             assert str(file) in str(error)
 

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from safetensors.flax import save_file as save_flax
 from safetensors.numpy import load_file, save_file
+from tiny_runs import kept
 
 from cns_jax.core.tree import fingerprint, flatten
+from cns_jax.methods.cns import Memory
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.folder import read_folder, write_pipeline
 from cns_jax.weights.layout import file_key, from_file, to_file
-from cns_jax.weights.snapshot import Snapshot, load_snapshot, save_snapshot
+from cns_jax.weights.snapshot import Snapshot, save_snapshot
 from cns_jax.weights.tensors import WeightsMismatch
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -133,10 +135,10 @@ def test_snapshot_round_trip(tiny_pipeline, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     mask = jax.tree.map(lambda w: rng.random(w.shape) < 0.2, kernels)
     rows = rng.normal(size=(4, 32)).astype(np.float32)
-    save_snapshot(tmp_path / "a" / "x.safetensors", Snapshot(kernels, rows, mask))
-    read = load_snapshot(tmp_path / "a" / "x.safetensors", kernels)
-    assert fingerprint(read.kernels) == fingerprint(kernels) and fingerprint(read.mask) == fingerprint(mask)
-    np.testing.assert_array_equal(read.rows_rd, rows)
+    save_snapshot(tmp_path / "a" / "x.safetensors", Snapshot(Memory(mask, kernels, rows), mask))
+    read = kept(tmp_path / "a" / "x.safetensors", kernels)
+    assert fingerprint(read.memory.kernels) == fingerprint(kernels) and fingerprint(read.mask) == fingerprint(mask)
+    np.testing.assert_array_equal(read.memory.rows_rd, rows)
     other = jax.tree.map(lambda w: w[1:], kernels)
     with pytest.raises(ValueError, match="belongs to another model"):
-        load_snapshot(tmp_path / "a" / "x.safetensors", other)
+        kept(tmp_path / "a" / "x.safetensors", other)

@@ -10,12 +10,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import safe_open
+from tiny_runs import kept
 
 from cns_jax.core.files import digest
+from cns_jax.methods.cns import Memory
 from cns_jax.weights.changes import Change, LowRank, Sparse
 from cns_jax.weights.fidelity import Fidelity
 from cns_jax.weights.patch import Patch, PatchError, check_order, read_patch, write_patch
-from cns_jax.weights.snapshot import Snapshot, load_snapshot, save_snapshot
+from cns_jax.weights.snapshot import Snapshot, save_snapshot
 
 KERNELS = {"down": {"to_k": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}}
 MASK = {"down": {"to_k": {"kernel": np.arange(6).reshape(2, 3) % 2 == 0}}}
@@ -118,7 +120,9 @@ def test_what_a_patch_tells_of_its_nearness() -> None:
 
 @pytest.mark.parametrize("moment", [None, np.eye(2, dtype=np.float32)])
 def test_snapshots_keep_a_moment(tmp_path: Path, moment: np.ndarray | None) -> None:
-    save_snapshot(tmp_path / "s.safetensors", Snapshot(KERNELS, np.ones((2, 4), np.float32), MASK, moment))
-    read = load_snapshot(tmp_path / "s.safetensors", KERNELS).moment_dd
+    save_snapshot(
+        tmp_path / "s.safetensors", Snapshot(Memory(MASK, KERNELS, np.ones((2, 4), np.float32)), MASK, moment)
+    )
+    read = kept(tmp_path / "s.safetensors", KERNELS).moment_dd
     assert (read is None) == (moment is None)
     np.testing.assert_array_equal(moment if moment is not None else 0, read if read is not None else 0)

@@ -33,7 +33,7 @@ def generate(request: Request) -> Path:
         log.warning("%s", text)
     prompts = [p for p in wanted for _ in range(request.num)]
     seeds = [(request.seed + i) % SEEDS for _ in wanted for i in range(request.num)]
-    images = generator.images(opened.params, opened.rows_rd, prompts, seeds, settings, request.prompt_syntax)
+    images = generator.images(opened.applied, prompts, seeds, settings, request.prompt_syntax)
     files = Numbered(Path(request.out).expanduser() if request.out else opened.out, request.overwrite)
     made = {
         "sampler": generator.sampler_of(settings),

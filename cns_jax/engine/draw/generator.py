@@ -17,6 +17,7 @@ from cns_jax.core.rng import SEEDS, is_wide, seed_words
 from cns_jax.diffusion.schedule import Schedule
 from cns_jax.engine.draw.sampling import decode, decodes_finite, sample_chunks, sample_latents
 from cns_jax.engine.settings import AUTO, SampleSettings
+from cns_jax.methods.applied import Applied
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.nn.model import Model
 from cns_jax.text.chunks import Chunks, Syntax, chunks_of
@@ -49,8 +50,7 @@ class Generator:
 
     def latents(
         self,
-        params: Mapping[str, Any],
-        rows_rd: jax.Array,
+        applied: Applied,
         prompts: Sequence[str],
         seeds: Sequence[int],
         settings: SampleSettings,
@@ -68,38 +68,37 @@ class Generator:
         negative = chunks_of(self.vocabulary, [settings.negative_prompt], syntax)[0]
         counts = [_chunks(text, negative) for text in texts]
         if 0 in counts:
-            self.ahead(params, rows_rd, settings)
+            self.ahead(applied, settings)
 
         def draw(which: list[int]) -> np.ndarray:
             words, count = seed_words([seeds[i] for i in which]), counts[which[0]]
             if count:
                 parts = _stacked([texts[i].repeated(count) for i in which])
                 without = _stacked([negative.repeated(count)])
-                sample = self._calling(sample_chunks, params, rows_rd, settings, *without)
+                sample = self._calling(sample_chunks, applied, settings, *without)
             else:
                 parts = (np.concatenate([texts[i].ids_kl for i in which]),)
-                sample = self._calling(sample_latents, params, rows_rd, settings, negative.ids_kl)
+                sample = self._calling(sample_latents, applied, settings, negative.ids_kl)
             return in_batches(sample, settings.batch, *parts, words, title=title)
 
         found = by_kind([(count, is_wide(seed)) for count, seed in zip(counts, seeds, strict=True)], draw)
         finite = np.isfinite(found).all((1, 2, 3))
         if not finite.all():
             broken = int(np.argmin(finite))
-            cause = _cause(params, rows_rd, settings)
+            cause = _cause(applied, settings)
             raise PictureError(f"the picture of {prompts[broken]!r} with seed {seeds[broken]} became NaN: {cause}")
         return found
 
-    def ahead(self, params: Mapping[str, Any], rows_rd: jax.Array, settings: SampleSettings) -> None:
+    def ahead(self, applied: Applied, settings: SampleSettings) -> None:
         """Begin to compile what `latents` calls with these and plain prompts, unless that was begun."""
         empty = self.vocabulary.encode([""])
         ids = np.repeat(empty, settings.batch, axis=0)
-        self._calling(sample_latents.ahead, params, rows_rd, settings, empty)(ids, np.zeros(settings.batch, np.uint32))
+        self._calling(sample_latents.ahead, applied, settings, empty)(ids, np.zeros(settings.batch, np.uint32))
 
     def _calling(
         self,
         function: Callable[..., Any],
-        params: Mapping[str, Any],
-        rows_rd: jax.Array,
+        applied: Applied,
         settings: SampleSettings,
         *negative: np.ndarray,
     ) -> Callable[..., Any]:
@@ -110,7 +109,7 @@ class Generator:
         def call(*arrays: np.ndarray) -> Any:
             *texts, words = [jax.device_put(array) for array in arrays]
             return function(
-                params, rows_rd, *texts, *without, words, settings.guidance_scale, model=self.model,
+                applied, *texts, *without, words, settings.guidance_scale, model=self.model,
                 schedule=self.schedule, shape=self.shape, sampler=self.sampler_of(settings), steps=settings.steps,
                 mesh=self.mesh,
             )  # fmt: skip
@@ -119,8 +118,7 @@ class Generator:
 
     def images(
         self,
-        params: Mapping[str, Any],
-        rows_rd: jax.Array,
+        applied: Applied,
         prompts: Sequence[str],
         seeds: Sequence[int],
         settings: SampleSettings,
@@ -128,13 +126,13 @@ class Generator:
     ) -> np.ndarray:
         """Pictures uint8 (n, height, width, 3). Raises PictureError where they are not finite."""
         if syntax == "plain":
-            self.ahead(params, rows_rd, settings)
+            self.ahead(applied, settings)
         of_latents = jax.ShapeDtypeStruct((settings.batch, *self.shape), np.float32)
-        decode.ahead(params["vae"], of_latents, model=self.model, mesh=self.mesh)
-        latents = self.latents(params, rows_rd, prompts, seeds, settings, syntax=syntax)
-        pictures = partial(decode, params["vae"], model=self.model, mesh=self.mesh)
+        decode.ahead(applied.params["vae"], of_latents, model=self.model, mesh=self.mesh)
+        latents = self.latents(applied, prompts, seeds, settings, syntax=syntax)
+        pictures = partial(decode, applied.params["vae"], model=self.model, mesh=self.mesh)
         found = in_batches(pictures, settings.batch, latents)
-        self._check_decoded(params, latents, found, prompts, seeds, settings)
+        self._check_decoded(applied.params, latents, found, prompts, seeds, settings)
         return found
 
     def _check_decoded(
@@ -171,8 +169,8 @@ def _stacked(texts: Sequence[Chunks]) -> tuple[np.ndarray, ...]:
     return np.stack([text.ids_kl for text in texts]), np.stack([text.weights_kl for text in texts])
 
 
-def _cause(params: Mapping[str, Any], rows_rd: jax.Array, settings: SampleSettings) -> str:
-    trained = [rows_rd, *jax.tree.leaves(cross_attention_kernels(params["unet"]))]
+def _cause(applied: Applied, settings: SampleSettings) -> str:
+    trained = jax.tree.leaves((applied.rows_rd, cross_attention_kernels(applied.unet), applied.low_rank))
     if not all(np.isfinite(np.asarray(leaf)).all() for leaf in trained):
         return (
             "the trained weights hold NaN or infinity, since the training diverged; take the weights after an earlier "

@@ -19,6 +19,7 @@ from cns_jax.engine.draw.stages import Stages
 from cns_jax.engine.draw.studio import Studio
 from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings, SampleSettings
+from cns_jax.methods.applied import Applied
 from cns_jax.text.tokenizer import Tokenizer, load_tokenizer
 from cns_jax.text.vocabulary import CONCEPT_TOKEN
 from cns_jax.weights.embedding import embedding_files, read_embedding
@@ -33,12 +34,11 @@ _ROWS = RunSettings.reserved_rows  # as in a run, whose compiled programs then s
 
 @dataclass(frozen=True)
 class Opened:
-    """params, rows_rd: what the generator takes. sample: the sampling settings that come with the weights. about: what
+    """applied: what the generator takes. sample: the sampling settings that come with the weights. about: what
     pictures tell of the weights. out: where pictures go unless asked otherwise."""
 
     generator: Generator
-    params: Mapping[str, Any]
-    rows_rd: jax.Array
+    applied: Applied
     sample: SampleSettings
     about: Mapping[str, Any]
     out: Path
@@ -63,7 +63,7 @@ def open_for(request: Request) -> Opened:
 def _of_run(request: Request) -> Opened:
     stages = Stages.open(request.run, request.after, request.compute, request.vae)
     learned = stages.learned
-    params, rows = stages.at(stages.last, request.strength)
+    applied = stages.at(stages.last, request.strength)
     about = {
         "model": learned.title,
         "base_model": Path(learned.settings.model).name,
@@ -72,7 +72,7 @@ def _of_run(request: Request) -> Opened:
         "strength": request.strength,
     }
     out = learned.directory / "generated"
-    return Opened(stages.studio.generator, params, rows, learned.settings.sample, about, out)
+    return Opened(stages.studio.generator, applied, learned.settings.sample, about, out)
 
 
 def _of_model(request: Request) -> Opened:
@@ -84,8 +84,9 @@ def _of_model(request: Request) -> Opened:
     studio = Studio.open(source, tuple(embeddings), reserved, side, compute=request.compute or "auto")
     rows = np.zeros(studio.no_rows.shape, np.float32)
     rows[: len(embeddings)] = list(embeddings.values()) or 0
+    applied = Applied(studio.params, jax.device_put(rows))
     about = {"model": Path(request.model).name, "tokens": list(embeddings)}
-    return Opened(studio.generator, studio.params, jax.device_put(rows), SampleSettings(), about, Path("generated"))
+    return Opened(studio.generator, applied, SampleSettings(), about, Path("generated"))
 
 
 def _embeddings(request: Request, source: Source) -> dict[str, np.ndarray]:

@@ -58,7 +58,7 @@ def compile_priors(studio: Studio, parts: Sequence[Part], sample: SampleSettings
     """Begin to compile what makes prior images of one size, unless these are kept already."""
     wanted = [part for part in parts if not _file(studio, part, sample, folder).exists()]
     if wanted:
-        _generator(studio, wanted[0]).ahead(studio.params, studio.no_rows, sample)
+        _generator(studio, wanted[0]).ahead(studio.base, sample)
 
 
 def prior_latents(studio: Studio, part: Part, sample: SampleSettings, folder: Path) -> np.ndarray:
@@ -70,7 +70,7 @@ def prior_latents(studio: Studio, part: Part, sample: SampleSettings, folder: Pa
 
     def sampled() -> np.ndarray:
         title = f"prior images of {part.name}"
-        return _generator(studio, part).latents(studio.params, studio.no_rows, part.prompts, part.seeds, sample, title)
+        return _generator(studio, part).latents(studio.base, part.prompts, part.seeds, sample, title)
 
     kept = kept_array(file, "latents", sampled)
     if np.isfinite(kept).all():

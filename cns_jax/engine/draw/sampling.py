@@ -16,13 +16,13 @@ from cns_jax.core.xla.compiling import jit
 from cns_jax.diffusion.guidance import classifier_free
 from cns_jax.diffusion.samplers import get_sampler
 from cns_jax.diffusion.schedule import Schedule
+from cns_jax.methods.applied import Applied
 from cns_jax.nn.model import Model
 
 
 @jit(static_argnames=("model", "schedule", "shape", "sampler", "steps", "mesh"))
 def sample_latents(
-    params: Mapping[str, Any],
-    rows_rd: jax.Array,
+    applied: Applied,
     ids_bl: jax.Array,
     negative_1l: jax.Array,
     seeds: jax.Array,
@@ -40,14 +40,14 @@ def sample_latents(
     seeds: uint32, of `seed_words`.
     """
     with rows_over(mesh):
-        hidden = model.encode_text(params["text_encoder"], jnp.concatenate([ids_bl, negative_1l]), rows_rd)
-        return _denoised(params, hidden, seeds, guidance_scale, model, schedule, shape, sampler, steps, mesh)
+        ids = jnp.concatenate([ids_bl, negative_1l])
+        text = applied.conditioning(applied.encode(model, ids), ids)
+        return _denoised(applied, text, seeds, guidance_scale, model, schedule, shape, sampler, steps, mesh)
 
 
 @jit(static_argnames=("model", "schedule", "shape", "sampler", "steps", "mesh"))
 def sample_chunks(
-    params: Mapping[str, Any],
-    rows_rd: jax.Array,
+    applied: Applied,
     ids_bkl: jax.Array,
     weights_bkl: jax.Array,
     negative_1kl: jax.Array,
@@ -67,9 +67,11 @@ def sample_chunks(
         ids = jnp.concatenate([ids_bkl, negative_1kl])
         weights = jnp.concatenate([weights_bkl, negative_weights_1kl])
         length = ids.shape[-1]
-        hidden = model.encode_text(params["text_encoder"], ids.reshape(-1, length), rows_rd)
-        hidden = emphasized(hidden, weights.reshape(-1, length)).reshape(len(ids), -1, hidden.shape[-1])
-        return _denoised(params, hidden, seeds, guidance_scale, model, schedule, shape, sampler, steps, mesh)
+        chunks = ids.reshape(-1, length)
+        hidden = emphasized(applied.encode(model, chunks), weights.reshape(-1, length))
+        text = applied.conditioning(hidden, chunks)
+        text = text.reshape(len(ids), -1, text.shape[-1])
+        return _denoised(applied, text, seeds, guidance_scale, model, schedule, shape, sampler, steps, mesh)
 
 
 def emphasized(hidden_nld: jax.Array, weights_nl: jax.Array) -> jax.Array:
@@ -85,8 +87,8 @@ def emphasized(hidden_nld: jax.Array, weights_nl: jax.Array) -> jax.Array:
 
 
 def _denoised(
-    params: Mapping[str, Any],
-    hidden_nld: jax.Array,
+    applied: Applied,
+    text_nld: jax.Array,
     seeds: jax.Array,
     guidance_scale: float | jax.Array,
     model: Model,
@@ -96,12 +98,12 @@ def _denoised(
     steps: int,
     mesh: Mesh,
 ) -> jax.Array:
-    """Latents of the prompts' hidden states, of which the last row is the negative prompt's."""
-    hidden_nld = everywhere(mesh, hidden_nld)  # one row more than images, so each device computes all
-    text, negative = hidden_nld[:-1], hidden_nld[-1:]
+    """Latents of the prompts' conditioning, of which the last row is the negative prompt's."""
+    text_nld = everywhere(mesh, text_nld)  # one row more than images, so each device computes all
+    text, negative = text_nld[:-1], text_nld[-1:]
     keys = keys_of(seeds)
     noise = over_data(mesh, jax.vmap(lambda key: jax.random.normal(stream(key, "latents"), shape))(keys))
-    denoiser = classifier_free(partial(model.predict_noise, params["unet"]), text, negative, guidance_scale)
+    denoiser = classifier_free(partial(applied.predict, model), text, negative, guidance_scale)
     return everywhere(mesh, get_sampler(sampler)(schedule, denoiser, noise, steps, key=keys))
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from cns_jax.core.tree import overlay
 from cns_jax.engine.draw.studio import Studio
 from cns_jax.engine.runs.learned import Learned
 from cns_jax.engine.runs.source import find_source
+from cns_jax.engine.runs.strength import scaled
 from cns_jax.engine.settings import SampleSettings
-from cns_jax.neurons.score import cross_attention_kernels
-from cns_jax.weights.snapshot import padded_rows
-from cns_jax.weights.strength import scaled_kernels
+from cns_jax.methods.applied import Applied
 
 
 @dataclass(frozen=True)
@@ -46,21 +43,17 @@ class Stages:
         """How many concepts the run knows."""
         return len(self.learned.concepts)
 
-    def at(self, stage: int, strength: float = 1.0) -> tuple[Mapping[str, Any], Any]:
-        """All parameters and the concept rows (r, d) after `stage` concepts; 0 is the base model with empty rows.
+    def at(self, stage: int, strength: float = 1.0) -> Applied:
+        """What to sample with after `stage` concepts; 0 is the base model with empty rows.
 
-        strength: of what was taught to the kernels (see `scaled_kernels`); the rows stay.
+        strength: of what was taught to the weights (see `scaled`); the rows stay.
         """
         params = self.studio.params
         if stage == 0:
-            return params, self.studio.no_rows
-        base = cross_attention_kernels(params["unet"])
-        snapshot = self.learned.snapshot(base, stage - 1)
-        kernels = scaled_kernels(base, snapshot.kernels, strength)
-        rows_rd = padded_rows(snapshot.rows_rd, self.studio.vocabulary.reserved)
-        return self.studio.with_unet(overlay(params["unet"], kernels)), jnp.asarray(rows_rd)
+            return self.studio.base
+        taught = self.learned.applied(params, stage - 1, self.studio.vocabulary.reserved)
+        return dataclasses.replace(scaled(params, taught, strength), rows_rd=jnp.asarray(taught.rows_rd))
 
     def images(self, stage: int, prompts: Sequence[str], seeds: Sequence[int], sample: SampleSettings) -> np.ndarray:
         """Pictures uint8 (n, h, w, 3) after `stage` concepts."""
-        params, rows = self.at(stage)
-        return self.studio.generator.images(params, rows, prompts, seeds, sample)
+        return self.studio.generator.images(self.at(stage), prompts, seeds, sample)

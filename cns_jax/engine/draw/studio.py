@@ -21,6 +21,7 @@ from cns_jax.core.xla.compiling import jit
 from cns_jax.diffusion.schedule import Schedule, ScheduleError, sampler_of_config
 from cns_jax.engine.draw.generator import Generator
 from cns_jax.engine.settings import SampleSettings
+from cns_jax.methods.applied import Applied
 from cns_jax.neurons.score import is_cross_attention_kernel
 from cns_jax.nn.model import Model
 from cns_jax.text.tokenizer import load_tokenizer
@@ -127,6 +128,7 @@ class Studio:
         table = self.params["text_encoder"]["text_model"]["embeddings"]["token_embedding"]["embedding"]
         return _mean_row(table, np.asarray(self.vocabulary.token_ids(word)))
 
-    def with_unet(self, unet: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters with another UNet, for sampling."""
-        return {**self.params, "unet": unet}
+    @property
+    def base(self) -> Applied:
+        """The base model, which knows no concept."""
+        return Applied(self.params, self.no_rows)

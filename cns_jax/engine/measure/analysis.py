@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,6 @@ from cns_jax.engine.settings import MINIATURE, RunSettings
 from cns_jax.evals import neuron_prompts
 from cns_jax.evals.neuron_analysis import Counts, Questions, Statistics, count_kernel, statistics
 from cns_jax.evals.neuron_report import Analysis, draw_figures, page
-from cns_jax.methods.cns import CNS
 from cns_jax.neurons.analysis import pack, selections
 from cns_jax.neurons.calibration import draw
 from cns_jax.neurons.score import feature_norms
@@ -84,11 +84,9 @@ class Subject:
     masks: Mapping[str, Mapping[str, np.ndarray]]
 
     @property
-    def method(self) -> CNS:
-        """How neurons are selected."""
-        method = self.settings.method
-        assert isinstance(method, CNS)  # `_run` refuses others
-        return method
+    def method(self) -> Any:
+        """How neurons are selected: by a method that selects."""
+        return self.settings.method
 
 
 def analyze(request: AnalysisRequest) -> Path:
@@ -133,7 +131,9 @@ def _groups(request: AnalysisRequest, settings: RunSettings) -> Mapping[str, Map
 def _run(request: AnalysisRequest) -> Subject:
     learned = Learned.of(request.run, request.after)
     settings = learned.settings
-    require(isinstance(settings.method, CNS), f"{request.run} was not trained with cns: it has no neuron masks")
+    require(
+        settings.method.selects, f"{request.run} was trained with {settings.method.name}, which has no neuron masks"
+    )
     if request.calibration:
         settings = dataclasses.replace(settings, calibration=request.calibration)  # type: ignore[arg-type]
     captions = {concept.name: scoring_captions(concept) for concept in taught_concepts(learned)}
@@ -141,7 +141,7 @@ def _run(request: AnalysisRequest) -> Subject:
     kernels = base_kernels(source)
     masks = {}
     for index, name in enumerate(captions):
-        mask = flatten(learned.snapshot(kernels, index).mask)
+        mask = flatten(learned.snapshot({"unet": kernels}, index).mask or {})
         masks[name] = {kernel: pack(np.asarray(leaf).reshape(1, -1))[0] for kernel, leaf in mask.items()}
     return Subject(settings, source, flatten(kernels), {"the run": captions}, masks)
 

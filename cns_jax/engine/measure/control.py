@@ -70,11 +70,11 @@ def control(request: ControlRequest) -> ControlResult:
     """
     if request.run:
         stages = Stages.open(request.run, request.after)
-        studio, (params, rows) = stages.studio, stages.at(stages.last)
+        studio, applied = stages.studio, stages.at(stages.last)
         out = Path(request.out or Path(request.run) / "control")
     else:
         studio = Studio.open(find_source(Address(request.model)), (), 0, SIZE)
-        params, rows = studio.params, studio.no_rows
+        applied = studio.base
         out = Path(request.out or "runs/control")
     size = studio.model.unet.sample_size * studio.model.vae.downsampling
     require(
@@ -87,7 +87,7 @@ def control(request: ControlRequest) -> ControlResult:
     prompts = control_prompts(pictures)
     seeds = [request.seed + i for i in range(request.num)]
     log.info("%d pictures, %d denoising steps each", request.num, request.sample.steps)
-    images = studio.generator.images(params, rows, prompts, seeds, request.sample)
+    images = studio.generator.images(applied, prompts, seeds, request.sample)
     renders, judge = real_renders(pictures), load_judge()
     out.mkdir(parents=True, exist_ok=True)
     result = ControlResult(grade(judge, images, pictures), grade(judge, renders, pictures), out / "grid.png")

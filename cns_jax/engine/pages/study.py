@@ -20,7 +20,7 @@ from cns_jax.core.settings import SettingsError, require
 from cns_jax.core.types import SUBJECT, Concept
 from cns_jax.data.images import open_image
 from cns_jax.data.pictures import read_pictures
-from cns_jax.data.prompts import sample_prompts
+from cns_jax.data.prompts import sample_prompts, thing
 from cns_jax.engine.draw.generate import read_prompts
 from cns_jax.engine.draw.request import sampling
 from cns_jax.engine.draw.stages import Stages
@@ -160,8 +160,7 @@ def _common(runs: Mapping[str, Learned]) -> list[Concept]:
     first, *others = runs.values()
     known = set(first.tokens).intersection(*(learned.tokens for learned in others))
     require(bool(known), f"the runs have no concept in common: {'; '.join(map(_knows, runs, runs.values()))}")
-    rows = [row for row in first.concepts if row["token"] in known]
-    return [Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ()) for row in rows]
+    return [concept for concept in first.taught if concept.token in known]
 
 
 def _knows(name: str, learned: Learned) -> str:
@@ -182,7 +181,7 @@ def default_prompts(concepts: Sequence[Concept], singles: int = 5, pairs: int = 
     together = []
     for turn in range(len(_PLACES)):  # a pair's place changes from turn to turn
         for number, (a, b) in enumerate(both):
-            things = (f"a {subjects[i].token} {subjects[i].class_word}" for i in (a, b))
+            things = (thing(subjects[i]) for i in (a, b))
             together.append(f"a photo of {' and '.join(things)}{_PLACES[(number + turn) % len(_PLACES)]}")
     return alone[:singles] + together[:pairs]
 

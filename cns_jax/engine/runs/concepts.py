@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -15,6 +16,7 @@ from cns_jax.data.folder import discover, merge, read_concepts
 from cns_jax.data.spec import ConceptSpec
 from cns_jax.engine.runs.learned import Learned, data_folder
 from cns_jax.engine.settings import MOST_STEPS, ConceptSettings, RunSettings
+from cns_jax.methods.base import Method
 from cns_jax.miniature.concepts import MiniConcept, write_concept_folders
 from cns_jax.miniature.concepts import concepts as mini_concepts
 
@@ -57,12 +59,17 @@ def read(settings: RunSettings, specs: Sequence[ConceptSpec], drawn_into: Path |
 
     Raises DataError with all that is wrong.
     """
-    if settings.drawn is None:
-        return read_concepts(Path(settings.data_root).expanduser(), specs)
-    root = drawn_into or data_folder(settings.directory)
-    if specs:
-        write_concept_folders(int(settings.drawn), root, names=[spec.name for spec in specs])
-    return read_concepts(root, specs)
+    root = Path(settings.data_root).expanduser()
+    if settings.drawn is not None:
+        root = drawn_into or data_folder(settings.directory)
+        if specs:
+            write_concept_folders(int(settings.drawn), root, names=[spec.name for spec in specs])
+    return said_by(settings.method, read_concepts(root, specs))
+
+
+def said_by(method: Method, concepts: Sequence[Concept]) -> tuple[Concept, ...]:
+    """The concepts as the method's prompts say them."""
+    return tuple(dataclasses.replace(concept, class_noun=method.class_noun) for concept in concepts)
 
 
 def find_concepts(settings: RunSettings) -> tuple[Concept, ...]:
@@ -79,7 +86,7 @@ def taught_concepts(learned: Learned) -> tuple[Concept, ...]:
         ConceptSpec(r["name"], str(learned.folder(r["name"]).absolute()), r["token"], r["class_word"], r["kind"])
         for r in learned.concepts
     ]
-    return read_concepts(learned.directory, specs, quiet=True)
+    return said_by(learned.settings.method, read_concepts(learned.directory, specs, quiet=True))
 
 
 def drawn_set(settings: RunSettings) -> dict[str, MiniConcept]:

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from cns_jax.core.files import read_json
 from cns_jax.core.settings import SettingsError, build, require
+from cns_jax.core.types import Concept
 from cns_jax.core.tree import Tree, fingerprint, flatten, overlay, select
 from cns_jax.engine.runs.ledger import Ledger, whole
 from cns_jax.engine.settings import RunSettings
+from cns_jax.methods.applied import Applied
+from cns_jax.methods.base import Method
 from cns_jax.neurons.score import cross_attention_kernels, is_cross_attention_kernel
 from cns_jax.text.tokenizer import bpe_tables, load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
@@ -60,6 +64,11 @@ class Learned:
         return tuple(row["token"] for row in self.concepts)
 
     @property
+    def taught(self) -> tuple[Concept, ...]:
+        """The concepts, in order, without their pictures."""
+        return tuple(concept_of(row, self.settings.method) for row in self.concepts)
+
+    @property
     def title(self) -> str:
         """What people call the run: the name of its folder."""
         return self.directory.resolve().name or self.settings.name
@@ -77,19 +86,25 @@ class Learned:
         chosen = next((c.folder for c in self.settings.concepts if c.name == name), "")
         return Path(root).expanduser() / (chosen or name)
 
-    def snapshot(self, kernels: Mapping[str, Any], index: int = -1) -> Snapshot:
-        """The weights after concept `index`.
+    def snapshot(self, base: Mapping[str, Any], index: int = -1, rows: int = 0) -> Snapshot:
+        """What the run kept after concept `index`.
 
-        kernels: the base model's K/V kernels, for structure and shapes. Raises SettingsError if they are not those that
-        the run started from.
+        base: the base model's parameters, of which the K/V kernels suffice; rows: that its memory has at least. Raises
+        SettingsError if they are not those that the run started from.
         """
+        kernels = cross_attention_kernels(base["unet"])
         found = fingerprint(kernels)
         require(
             found == self.kernels,
             f"{self.settings.model} has changed since the run was trained: its cross-attention kernels are {found}, "
             f"the run started from {self.kernels}",
         )
-        return load_snapshot(whole(self.directory, self.concepts[index]), kernels)
+        files = [whole(self.directory, row) for row in self.concepts[: index % len(self.concepts) + 1]]
+        return read_snapshot(self.settings.method, files, kernels, rows)
+
+    def applied(self, base: Mapping[str, Any], index: int = -1, rows: int = 0) -> Applied:
+        """What to sample with after concept `index`; base, rows: as in `snapshot`."""
+        return self.settings.method.sampled(base, self.snapshot(base, index, rows).memory)
 
     def moments(self) -> list[np.ndarray | None]:
         """Of each concept the second moment of its prompts' text features (d, d); None of runs of old versions."""
@@ -117,6 +132,24 @@ def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     """A config.json in today's names: the method's stood beside its settings."""
     name, others = values.get("method_name"), {k: v for k, v in values.items() if k != "method_name"}
     return {**others, "method": {"name": name, **others.get("method", {})}} if name else others
+
+
+def concept_of(row: Mapping[str, Any], method: Method) -> Concept:
+    """A concept of the ledger of a run of `method`, without its pictures."""
+    return Concept(row["name"], row["token"], row["class_word"], row["kind"], (), (), class_noun=method.class_noun)
+
+
+def read_snapshot(method: Method, files: Sequence[Path], kernels: Mapping[str, Any], rows: int) -> Snapshot:
+    """The last of the snapshots so far of a run of `method`; kernels: the base model's; rows: the memory's at least.
+
+    Raises as `load_snapshot`.
+    """
+    width = next(iter(flatten(kernels).values())).shape[0]
+
+    def shapes(rows: int) -> Any:
+        return jax.eval_shape(lambda unet: method.empty({"unet": unet}, rows, width), kernels)
+
+    return load_snapshot(files, shapes(rows), shapes(rows + 1), kernels)
 
 
 def data_folder(directory: str | Path) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cns_jax.core.types import Frozen, Trainable, TrainState
+from cns_jax.core.types import Frozen, TrainState
 from cns_jax.engine.progress import Metrics, bar
 from cns_jax.engine.settings import TrainSettings
 from cns_jax.engine.teach.layout import LessonData
@@ -132,6 +132,6 @@ _HOLDS = 10
 
 
 @jax.jit
-def _finite(trainable: Trainable) -> jax.Array:
+def _finite(trainable: Any) -> jax.Array:
     """Whether every number of it is finite."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trainable)]).all()

@@ -7,8 +7,10 @@ import itertools
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,8 @@ import numpy as np
 from cns_jax.core.mesh import make_mesh
 from cns_jax.core.settings import require
 from cns_jax.core.tree import count, map_named
-from cns_jax.core.types import Batch, Concept, Trainable
+from cns_jax.core.types import Batch, Concept
 from cns_jax.core.xla.flops import counting_mesh, flops
-from cns_jax.data.captions import training_prompts
 from cns_jax.data.words import check_words
 from cns_jax.engine.draw.prior import Part, prior_file
 from cns_jax.engine.draw.studio import compute_dtype, own_sampler, stored_dtype
@@ -37,28 +38,26 @@ from cns_jax.engine.teach.prepare import priors_of
 from cns_jax.engine.teach.protecting import directions_of
 from cns_jax.engine.teach.protection_plan import moment_bytes, protection_lines
 from cns_jax.engine.teach.sequence import check_batch
-from cns_jax.engine.teach.step import StepSpec, denoising_loss
+from cns_jax.engine.teach.step import StepSpec, initial_state, method_loss
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.protect.proximal import pull_shapes, pulled
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.pipeline import Source
 
-# per trained kernel: the weight, Adam's two moments and W_{m-1} in float32, and a mask of a byte; a method that selects
-# has W_0 and two masks more
-_KERNEL_BYTES, _SELECTING_BYTES = 4 * 4 + 1, 4 + 2
-
 
 @dataclass(frozen=True)
 class StepCost:
     """flops: of one training step as XLA counts them before fusing, protection's included; saved: bytes that the
-    forward pass keeps for the backward pass; frozen, trained: bytes of weights and of all that learns; pull: bytes that
+    forward pass keeps for the backward pass; frozen, trained: bytes of weights and of all that learns, with what its
+    optimizer and its method hold beside; learns: how many numbers learn, without the token rows; pull: bytes that
     protection reads each step."""
 
     flops: float
     saved: int
     frozen: int
     trained: int
+    learns: int
     pull: int
 
 
@@ -78,7 +77,13 @@ def plan(settings: RunSettings) -> list[str]:
         priors = _generated(settings, concepts, layout)
     vocabulary = Vocabulary(load_tokenizer(source.tokenizer), tokens, settings.rows_for(len(tokens)))
     check_words(concepts, vocabulary)
-    vocabulary.encode([prompt for concept in concepts for prompt in training_prompts(concept)])  # warns of cuts
+    vocabulary.encode(
+        [
+            prompt
+            for concept in concepts
+            for prompt in settings.method.prompts(concept, settings.train.views, settings.seed)
+        ]
+    )  # warns of cuts
     check_batch(settings, make_mesh(settings.train.fsdp).size)
     loaded = source.load(keep=lambda name, leaf: None)
     base = loaded.ids["model"]
@@ -116,8 +121,8 @@ def step_cost(settings: RunSettings, source: Source) -> StepCost:
         return jax.ShapeDtypeStruct(shape, dtype)
 
     base = map_named(lambda name, leaf: shape(leaf.shape, stored_dtype(name, dtype)), source.shapes)
-    rows = shape((settings.rows_for(0), model.text_encoder.hidden_size), jnp.float32)
-    trainable = Trainable(cross_attention_kernels(base["unet"]), rows)
+    memory = memory_shapes(settings, base, model.text_encoder.hidden_size)
+    trainable, plan = method.shapes(base, memory)
     images = train.batch + train.prior_batch
     latents = model.latent_shape(settings.resolution, settings.resolution)
     batch = Batch(
@@ -128,24 +133,38 @@ def step_cost(settings: RunSettings, source: Source) -> StepCost:
         shape((images,), jnp.int32),
     )
 
-    def loss(trainable: Trainable, base: Any, batch: Batch) -> jax.Array:
-        return denoising_loss(spec, base, trainable, batch)[0]
+    def loss(trainable: Any, plan: Any, base: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        return method_loss(spec, base, plan, trainable, batch, key)[0]
 
-    arguments = (trainable, base, batch)
+    arguments = (trainable, plan, base, batch, jax.eval_shape(jax.random.key, 0))
     work, pull = flops(jax.grad(loss), *arguments), 0
     if settings.protects:
         kernels = trainable.kernels
         shapes = pull_shapes(kernels, directions_of(settings, model.text_encoder.hidden_size))
         work += flops(pulled, shapes, kernels, kernels)
         pull = _bytes(shapes)
-    each = _KERNEL_BYTES + _SELECTING_BYTES * method.selects
-    return StepCost(work, _saved_bytes(loss, arguments), _bytes(base), count(trainable.kernels) * each, pull)
+    state = jax.eval_shape(partial(initial_state, method), trainable, plan)
+    held = _bytes(state) + _bytes(plan) + _bytes_beside(memory, plan)
+    learns = count(trainable) - count(trainable.rows_rd)
+    return StepCost(work, _saved_bytes(loss, arguments), _bytes(base), held, learns, pull)
+
+
+def memory_shapes(settings: RunSettings, base: Any, width: int) -> Any:
+    """Shapes of what the method remembers; base: shapes of the parameters; width: of the text features."""
+    return jax.eval_shape(lambda base: settings.method.empty(base, settings.rows_for(0), width), base)
+
+
+def _bytes_beside(memory: Any, plan: Any) -> int:
+    """Bytes of what memory holds and the plan does not, which shares its arrays."""
+    shared = Counter((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(plan))
+    left = Counter((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(memory)) - shared
+    return sum(int(np.prod(shape)) * jnp.dtype(dtype).itemsize * times for (shape, dtype), times in left.items())
 
 
 def _saved_bytes(loss: Any, arguments: tuple[Any, ...]) -> int:
     """Bytes of what the backward pass needs of the forward pass, weights and batch not counted."""
 
-    def forward(trainable: Trainable, *rest: Any) -> Any:
+    def forward(trainable: Any, *rest: Any) -> Any:
         return jax.vjp(lambda t: loss(t, *rest), trainable)[1]  # its leaves are what it saves
 
     jaxpr = jax.make_jaxpr(forward)(*arguments).jaxpr
@@ -155,22 +174,36 @@ def _saved_bytes(loss: Any, arguments: tuple[Any, ...]) -> int:
 
 
 def _bytes(tree: Any) -> int:
-    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return sum(int(np.prod(leaf.shape)) * _each(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _each(leaf: Any) -> int:
+    return 0 if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
+
+
+def stored_bytes(settings: RunSettings, source: Source) -> int:
+    """Of what a run keeps after each lesson, in its weights/: the method's memory, the lesson's mask and its moment."""
+    memory = memory_shapes(settings, source.shapes, source.model.text_encoder.hidden_size)
+    bits = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(memory) if leaf.dtype == bool)
+    others = sum(_bytes(leaf) for leaf in jax.tree.leaves(memory) if leaf.dtype != bool)
+    mask = count(cross_attention_kernels(source.shapes["unet"])) if settings.method.selects else 0
+    return others + -(-bits // 8) + -(-mask // 8) + moment_bytes(source)
 
 
 def disk_bytes(settings: RunSettings, source: Source, concepts: Sequence[Concept], generated: Sequence[Part]) -> int:
     """An upper estimate of what a run writes: snapshots and moments, two checkpoints, encoded pictures, prior images,
     sheets."""
-    moments = (len(concepts) + 1) * moment_bytes(source)
-    weights = count(cross_attention_kernels(source.shapes["unet"]))
+    width = source.model.text_encoder.hidden_size
+    memory = memory_shapes(settings, source.shapes, width)
+    state = jax.eval_shape(partial(initial_state, settings.method), *settings.method.shapes(source.shapes, memory))
     h, w, c = source.model.latent_shape(settings.resolution, settings.resolution)
     pictures = sum(len(concept.image_paths) for concept in concepts) * settings.train.views
     priors = sum(len(part.prompts) for part in generated)
     priors += settings.prior.images * len(concepts) if settings.prior.folder else 0
-    snapshots = len(concepts) * (weights * 4 + weights // 8)
-    checkpoints = 2 * weights * (4 * 4 + 1)  # W_{m-1}, weights, two moments, the union of masks
+    snapshots = len(concepts) * stored_bytes(settings, source) + moment_bytes(source)
+    checkpoints = 2 * (_bytes(memory) + _bytes(state))
     sheets = len(concepts) * 30 * settings.resolution**2 * 3
-    return snapshots + moments + checkpoints + pictures * h * w * 2 * c * 4 + priors * h * w * c * 4 + sheets
+    return snapshots + checkpoints + pictures * h * w * 2 * c * 4 + priors * h * w * c * 4 + sheets
 
 
 def _free_bytes(directory: Path, setting: str) -> int:
@@ -223,7 +256,11 @@ def _lesson_lines(settings: RunSettings, lessons: Lessons) -> list[str]:
         lines.append(f"{_counted(len(lessons.ahead))}{' to add' if lessons.taught else ''}:")
     for concept in lessons.ahead:
         captioned = sum(caption is not None for caption in concept.captions)
-        source = f"{captioned} with captions" if captioned else f"as {training_prompts(concept)[0]!r}"
+        source = (
+            f"{captioned} with captions"
+            if captioned
+            else f"as {settings.method.prompts(concept, 1, settings.seed)[0]!r}"
+        )
         masked = sum(map(bool, concept.mask_paths))
         masks = f", {masked} with loss masks" if masked else ""
         masks += ", transparency as loss mask" if settings.train.alpha_mask else ""
@@ -237,17 +274,17 @@ def _lesson_lines(settings: RunSettings, lessons: Lessons) -> list[str]:
 def _training_lines(settings: RunSettings, source: Source, cost: StepCost, lessons: Sequence[int]) -> list[str]:
     """lessons: steps of each."""
     train = settings.train
-    kernels = count(cross_attention_kernels(source.shapes["unet"]))
     unet = count(source.shapes["unet"])
+    learns = settings.method.learns.format(f"{cost.learns / 1e6:.2f} M") if cost.learns else ""
+    weights = f"{learns} ({cost.learns / unet:.2%} of the UNet) and " if learns else ""
     steps = sum(lessons)
     each = " or ".join(str(n) for n in sorted(set(lessons))) or train.steps
     memory = cost.frozen + cost.trained + cost.saved + cost.pull
-    learns = "a concept's neurons among" if settings.method.selects else "all"
     images = f"{train.batch} + {train.prior_batch}" if train.prior_batch else f"{train.batch}"
     pull = f", protection {cost.pull / 1e9:.2f}" if cost.pull else ""
     return [
-        f"trains: {learns} {kernels / 1e6:.2f} M cross-attention K/V weights ({kernels / unet:.2%} of the UNet) and "
-        f"one token row of {source.model.text_encoder.hidden_size}",
+        f"trains: {weights}one token row of {source.model.text_encoder.hidden_size}; "
+        f"{stored_bytes(settings, source) / 1e6:.2f} MB are kept of a lesson",
         f"steps: {each} a concept, {steps} in all, {images} image{'s' * (images != '1')} of "
         f"{settings.resolution} px each: {cost.flops / 1e12:.3g} TFLOP a step, {cost.flops * steps / 1e15:.3g} PFLOP",
         f"memory: at least {memory / 1e9:.1f} GB a device: weights {cost.frozen / 1e9:.2f}, what learns "
@@ -272,9 +309,12 @@ def _generated(settings: RunSettings, concepts: Sequence[Concept], layout: Layou
 
 def _prior_lines(settings: RunSettings, base: str, concepts: Sequence[Concept], generated: Sequence[Part]) -> list[str]:
     if settings.train.prior_batch == 0:
-        name, _ = settings.method.prior_switch
-        off = not settings.method.prior_weight
-        reason = f"method.{name} is {getattr(settings.method, name)}" if off else "train.prior_batch is 0"
+        reason = "train.prior_batch is 0"
+        if settings.method.prior_switch is None:
+            reason = f"the method {settings.method.name} has none"
+        elif not settings.method.prior_weight:
+            name, _ = settings.method.prior_switch
+            reason = f"method.{name} is {getattr(settings.method, name)}"
         return [f"prior images: none ({reason})"]
     if settings.prior.folder:
         own = zip(concepts, own_priors(settings, concepts), strict=True)

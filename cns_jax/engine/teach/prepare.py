@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cns_jax.core.mesh import replicate
 from cns_jax.core.types import Concept, ConceptData
-from cns_jax.data.captions import class_prompt, scoring_captions, training_prompts
+from cns_jax.data.captions import class_prompt, scoring_captions
 from cns_jax.data.latents import LatentCache
 from cns_jax.data.views import Size
 from cns_jax.engine.draw.prior import Part, compile_priors, prior_latents, prior_parts
@@ -26,8 +26,8 @@ from cns_jax.engine.teach.own_priors import own_priors
 from cns_jax.engine.timings import Timings
 from cns_jax.evals.neuron_prompts import general_pool, pool_of
 from cns_jax.methods.base import Task
-from cns_jax.methods.cns import Positions
 from cns_jax.neurons.calibration import draw as draw_prompts
+from cns_jax.text.vocabulary import MaskMode
 
 
 def latent_cache(studio: Studio, settings: RunSettings, size: Size) -> LatentCache:
@@ -55,7 +55,7 @@ def concept_data(
     for size, part in buckets.items():
         with timings.part("encode"):
             moments, masks = _views(settings, part, latent_cache(studio, settings, size), layout.masked)
-        ids = np.repeat(studio.vocabulary.encode(training_prompts(part)), settings.train.views, axis=0)
+        ids = studio.vocabulary.encode(settings.method.prompts(part, settings.train.views, settings.seed))
         with timings.part("priors"):
             priors, prior_ids = _priors(studio, settings, concept, size, parts.get(size, []))
         arrays = (
@@ -171,7 +171,7 @@ def task_of(studio: Studio, settings: RunSettings, concept: Concept, calibration
     return Task(*captions, *calibration, row, init)
 
 
-def _hidden(studio: Studio, positions: Positions, prompts: list[str]) -> Hidden:
+def _hidden(studio: Studio, positions: MaskMode, prompts: list[str]) -> Hidden:
     """A causal encoder's states do not depend on later tokens, so the padding behind the longest prompt is left out."""
     ids = studio.vocabulary.encode(prompts)
     mask = studio.vocabulary.caption_mask(ids, positions)

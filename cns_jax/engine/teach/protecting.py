@@ -17,8 +17,9 @@ from cns_jax.core.tree import flatten, like
 from cns_jax.core.types import SUBJECT, Concept
 from cns_jax.engine.draw.studio import Studio
 from cns_jax.engine.runs.learned import tokens_before
-from cns_jax.engine.runs.patching import Applied
+from cns_jax.engine.runs.patching import Applied as Patched
 from cns_jax.engine.settings import MINIATURE, RunSettings
+from cns_jax.methods.applied import Applied
 from cns_jax.miniature.world import world_prompts
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.protect.certificate import Change, Group, certificate, changes, within
@@ -66,7 +67,7 @@ def general_file(settings: RunSettings, text_encoder: str, compute: str, prompts
 def base_prompts(source: Source, address: Address) -> dict[str, tuple[str, ...]]:
     """Token -> prompts to protect, of the concepts that the base model was taught before. Patches that were applied
     say what they are; of others only the token is known."""
-    applied = Applied.of(address)
+    applied = Patched.of(address)
     patches = [applied.patch(index) for index in range(len(applied.names))] if applied else []
     known = {
         p.token: concept_prompts(Concept(p.name, p.token, p.class_word, p.about.get("kind", SUBJECT), (), ()))
@@ -115,32 +116,36 @@ class Protection:
         """Second moment of the concept's prompts, float32 (d, d). rows_rd: the token rows, its own as learned."""
         return self._moment(concept_prompts(concept), rows_rd).astype(np.float32)
 
-    def kept(self, previous: Mapping[str, Any], kernels: Mapping[str, Any], moment_dd: np.ndarray) -> Mapping[str, Any]:
-        """`kernels` with what the lesson changed cut to protect.rank directions; as they are if that is 0 or the run is
-        not protected.
+    def kept(self, memory: Any, trainable: Any, moment_dd: np.ndarray) -> Any:
+        """`trainable` with what the lesson changed of its kernels cut to protect.rank directions; itself if that is 0
+        or the run is not protected.
 
         Of all changes of that rank in one basis it is the nearest in the keys and values of the concept's own prompts,
-        whose second moment is `moment_dd`, and of all protected ones. previous: before the lesson.
+        whose second moment is `moment_dd`, and of all protected ones. memory: before the lesson.
         """
         rank = self.settings.protect.rank
         if not rank or not self.settings.protects:
-            return kernels
-        before = {name: np.asarray(w, np.float64) for name, w in flatten(previous).items()}
-        change = {name: np.asarray(w, np.float64) - before[name] for name, w in flatten(kernels).items()}
+            return trainable
+        before = {name: np.asarray(w, np.float64) for name, w in flatten(memory.kernels).items()}
+        change = {name: np.asarray(w, np.float64) - before[name] for name, w in flatten(trainable.kernels).items()}
         weighing_dd = self._protected.moment_dd + moment_dd
         scales = {name: 1 / norm(w, weighing_dd) for name, w in before.items()}
         cut = decompose(change, weighing_dd, scales).cut(rank, np.float32)
-        return like(cut.apply(before), kernels)
+        return trainable._replace(kernels=like(cut.apply(before), trainable.kernels))
 
     def certificate(self, kernels: Mapping[str, Any]) -> list[Change]:
         """How much the taught concepts have moved since their own lessons, with these kernels."""
         return certificate(self.groups, kernels)
 
-    def holder(self, previous: Mapping[str, Any]) -> Holder | None:
+    def holder(self, previous: Applied) -> Holder | None:
         """What keeps the run's promise during a lesson that starts from `previous`; None where there is none."""
-        limit = self.settings.protect.limit
+        limit = self.settings.protect.limit if self.settings.method.protectable else 0
         masked = self.settings.method.selects
-        return Holder(limit, self.groups, previous, masked) if limit and self.groups else None
+        return (
+            Holder(limit, self.groups, cross_attention_kernels(previous.unet), masked)
+            if limit and self.groups
+            else None
+        )
 
     @cached_property
     def _general_dd(self) -> np.ndarray:

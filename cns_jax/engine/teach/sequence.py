@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from cns_jax.core.files import replacing
@@ -30,7 +29,7 @@ from cns_jax.engine.lock import holding
 from cns_jax.engine.progress import Metrics
 from cns_jax.engine.runs.concepts import keep_pictures, taught_concepts
 from cns_jax.engine.runs.folder import check_base, claim
-from cns_jax.engine.runs.learned import Learned
+from cns_jax.engine.runs.learned import Learned, concept_of, read_snapshot
 from cns_jax.engine.runs.ledger import Ledger, kept
 from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import MOST_STEPS, RunSettings
@@ -46,27 +45,17 @@ from cns_jax.engine.teach.prepare import (
     task_of,
 )  # fmt: skip
 from cns_jax.engine.teach.protecting import Holder, Protection, base_prompts
-from cns_jax.engine.teach.showing import Showing, Weights
+from cns_jax.engine.teach.showing import Showing
 from cns_jax.engine.teach.step import StepSpec, initial_state, step_shapes, train_steps
 from cns_jax.engine.timings import Timings
+from cns_jax.methods.applied import Applied
 from cns_jax.methods.base import Method
-from cns_jax.methods.parts import Memory
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.neurons.statistics import overlaps
 from cns_jax.protect.certificate import Group, told
-from cns_jax.weights.snapshot import Snapshot, load_snapshot, padded_rows, save_snapshot, union_of_masks
+from cns_jax.weights.snapshot import Snapshot, save_snapshot
 
 log = logging.getLogger(__name__)
-
-
-def chosen(statistics: Mapping[str, float]) -> str:
-    """What a lesson trains, for people."""
-    if statistics["mask_share"] == 1:
-        return f"all {statistics['neurons']:.0f} K/V weights learn"
-    return (
-        f"{statistics['neurons']:.0f} neurons ({100 * statistics['mask_share']:.1f} % of K/V), "
-        f"{statistics.get('regularized', 0):.0f} of them shared with earlier concepts"
-    )
 
 
 def check_batch(settings: RunSettings, devices: int) -> None:
@@ -106,7 +95,8 @@ class TrainingRun:
         self.first = len(self.lessons.taught)
         self.method: Method = settings.method
         self.ledger = Ledger(self.directory)
-        self.base_kernels = fingerprint(cross_attention_kernels(studio.params["unet"]))
+        self.kernels = cross_attention_kernels(studio.params["unet"])
+        self.base_kernels = fingerprint(self.kernels)
         self.key = key_of(settings.seed)
         self.showing = Showing(self.directory, settings, studio)
         self.protection = Protection(studio, settings)
@@ -143,7 +133,8 @@ class TrainingRun:
         if self.settings.report.sheets:
             with self.timings.part("sample"):
                 self._overview()
-        masks = [self.snapshot(i).mask for i in range(len(self.ledger.read()["concepts"]))]
+        found = (self.snapshot(i).mask for i in range(len(self.ledger.read()["concepts"])))
+        masks = [mask for mask in found if mask is not None]
         with replacing(overlap) as temporary:
             temporary.write_text(json.dumps(overlaps(masks), indent=2) + "\n")
         self.timings.save(self.directory / "timings.json")
@@ -207,15 +198,16 @@ class TrainingRun:
         index, step = newest(checkpoints)
         return step if index == self.first else 0
 
-    def _memory(self) -> Memory:
+    def _memory(self) -> Any:
         """Before the first lesson to come: of what the run's files hold."""
         studio = self.studio
-        empty = self.method.empty(studio.params, self.rows, studio.model.text_encoder.hidden_size)
         if not self.first:
-            return empty
-        last = self.snapshot(self.first - 1)
-        union = union_of_masks([self.ledger.snapshot(i) for i in range(self.first)], last.kernels)
-        return self.method.recalled(union, last.kernels, padded_rows(last.rows_rd, self.rows))
+            return self.method.empty(studio.params, self.rows, studio.model.text_encoder.hidden_size)
+        return self.snapshot(self.first - 1).memory
+
+    def sampled(self, memory: Any) -> Applied:
+        """What to sample with after the lessons that memory holds."""
+        return self.method.sampled(self.studio.params, memory)
 
     def _recall_groups(self) -> None:
         """Of what the base model was taught, and of the lessons that are over; runs of old versions kept no moments,
@@ -224,15 +216,19 @@ class TrainingRun:
         for index, row in enumerate(self.lessons.taught):
             found = self.snapshot(index)
             moment_dd = found.moment_dd
+            taught = self.sampled(found.memory)
             if moment_dd is None:
-                concept = Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ())
-                moment_dd = self.protection.moment(concept, padded_rows(found.rows_rd, self.rows))
-            self.protection.add(Group(row["name"], moment_dd, self._kernels_after(index)), found.kernels)
+                moment_dd = self.protection.moment(concept_of(row, self.method), taught.rows_rd)
+            self._protect(index, row["name"], moment_dd, taught)
 
-    def _kernels_after(self, index: int) -> Callable[[], Any]:
-        return lambda: self.snapshot(index).kernels
+    def _protect(self, index: int, name: str, moment_dd: np.ndarray, taught: Applied) -> None:
+        """The lesson of a concept is over: its keys and values count. Those of a method whose weights depend on the
+        prompt are not the kernels' alone."""
+        if taught.low_rank is None:
+            after = lambda: kernels_of(self.sampled(self.snapshot(index).memory))  # noqa: E731
+            self.protection.add(Group(name, moment_dd, after), kernels_of(taught))
 
-    def _resumed(self, checkpoints: Checkpoints, memory: Memory) -> tuple[Memory, TrainState | None]:
+    def _resumed(self, checkpoints: Checkpoints, memory: Any) -> tuple[Any, TrainState | None]:
         """Memory and state of the first lesson's newest checkpoint that can be read; no state if there is none."""
         numbers = range(self.number(self.first, 0), self.number(self.first + 1, 0))
         for number in reversed(checkpoints.among(numbers) if self.lessons.resumes else []):
@@ -246,7 +242,7 @@ class TrainingRun:
                 checkpoints.forget_from(number)
         return memory, None
 
-    def _restored(self, checkpoints: Checkpoints, memory: Memory, step: int) -> tuple[Memory, TrainState]:
+    def _restored(self, checkpoints: Checkpoints, memory: Any, step: int) -> tuple[Any, TrainState]:
         trainable, plan, _ = self.method.begin(self.key, self.studio.params, memory, self._task(self.first))
         like = {"memory": memory, "state": initial_state(self.method, trainable, plan)}
         # concepts that were added or taken away since then may want another number of token rows
@@ -264,21 +260,22 @@ class TrainingRun:
     def _teach(
         self,
         index: int,
-        memory: Memory,
+        memory: Any,
         state: TrainState | None,
         data: LessonData,
         checkpoints: Checkpoints,
         metrics: Metrics,
         stop: StopSignals,
-    ) -> Memory:
+    ) -> Any:
         concept, studio = self.concept(index), self.studio
         key = stream(self.key, "concept", index)
         with self.timings.part("select"):
             trainable, plan, statistics = self.method.begin(key, studio.params, memory, self._task(index))
-        log.info("%s: %s", concept.name, chosen(statistics))
-        start_rows = jnp.copy(trainable.rows_rd)
+        log.info("%s: %s", concept.name, self.method.told(statistics))
+        # the steps donate their own; on the host until a sheet is drawn
+        begun = jax.tree.map(np.asarray, trainable) if self.settings.report.sheets else None
         with self.timings.part("protect"):
-            pull, holder = self.protection.pull(), self.protection.holder(memory.kernels)
+            pull, holder = self.protection.pull(), self.protection.holder(self.sampled(memory))
         memory, plan, key, pull = replicate(studio.mesh, (memory, plan, key, pull))
         state = replicate(studio.mesh, state or initial_state(self.method, trainable, plan))
 
@@ -287,7 +284,7 @@ class TrainingRun:
 
         def look(step: int, state: TrainState) -> None:
             with self.timings.part("sample"):
-                self.showing.step(index, concept, step, (state.trainable.kernels, state.trainable.rows_rd))
+                self.showing.step(index, concept, step, self.method.applied(studio.params, plan, state.trainable))
 
         steps = steps_of(self.settings, concept)
 
@@ -297,23 +294,22 @@ class TrainingRun:
         fit = Fit(self.spec(steps), self.settings.train, steps, metrics, save, stop, look, hold)
         with self.timings.part("train"):
             state = fit.run(concept.name, state, Frozen(studio.params, plan, pull), data, key)
-        rows_rd = state.trainable.rows_rd
         with self.timings.part("protect"):
-            moment_dd = self.protection.moment(concept, rows_rd)
-            kernels = self.protection.kept(memory.kernels, state.trainable.kernels, moment_dd)
-        if kernels is not state.trainable.kernels:  # the cut has moved protected keys and values by a little
-            state = state._replace(trainable=replicate(studio.mesh, state.trainable._replace(kernels=kernels)))
-            state = hold(steps, state)
+            moment_dd = self.protection.moment(concept, state.trainable.rows_rd)
+            cut = self.protection.kept(memory, state.trainable, moment_dd)
+        if cut is not state.trainable:  # the cut has moved protected keys and values by a little
+            state = hold(steps, state._replace(trainable=replicate(studio.mesh, cut)))
         after = self.method.commit(memory, plan, state.trainable)
         if self.settings.report.sheets:  # before the lesson counts as taught, so that a kill leaves none without one
             with self.timings.part("sample"):
-                self._sheet(index, concept, (memory.kernels, start_rows), (after.kernels, after.rows_rd))
+                before = self.method.applied(studio.params, plan, replicate(studio.mesh, begun))
+                self._sheet(index, concept, before, self.sampled(after))
         with self.timings.part("save"):
             mask = self.method.mask(plan, state.trainable)
             self._record(index, after, mask, moment_dd, statistics, int(state.step))
         return after
 
-    def _sheet(self, index: int, concept: Concept, before: Weights, after: Weights) -> None:
+    def _sheet(self, index: int, concept: Concept, before: Applied, after: Applied) -> None:
         try:
             self.showing.sheet(index, concept, before, after)
         except PictureError as error:  # the lesson is learned all the same
@@ -322,7 +318,7 @@ class TrainingRun:
     def _record(
         self,
         index: int,
-        memory: Memory,
+        memory: Any,
         mask: Any,
         moment_dd: np.ndarray,
         statistics: dict[str, float],
@@ -332,12 +328,12 @@ class TrainingRun:
         # more steps have a file of their own: the ledger tells of the one before until its row is replaced
         more = f"_{steps}_steps" if self.lessons.extends else ""
         weights = f"weights/{index + 1:02d}_{concept.name}{more}.safetensors"
+        taught = self.sampled(memory)
         with self.timings.part("protect"):
-            moved = self.protection.certificate(memory.kernels)
+            moved = self.protection.certificate(kernels_of(taught))
         for change in moved:
             log.info("%s", told(change))
-        found = Snapshot(memory.kernels, np.asarray(memory.rows_rd), mask, moment_dd)
-        save_snapshot(self.directory / weights, found)
+        save_snapshot(self.directory / weights, Snapshot(memory, mask, moment_dd))
         forget_pictures(self.directory, index)
         row = {**lesson_row(concept), "steps": steps, **kept(self.directory, weights), "mask": statistics}
         row["certificate"] = [change._asdict() for change in moved]
@@ -346,7 +342,7 @@ class TrainingRun:
         for old in before:
             if old["weights"] != weights:
                 (self.directory / old["weights"]).unlink(missing_ok=True)
-        self.protection.add(Group(concept.name, moment_dd, self._kernels_after(index)), memory.kernels)
+        self._protect(index, concept.name, moment_dd, taught)
 
     def _held(self, concept: Concept, step: int, state: TrainState, holder: Holder) -> TrainState:
         kernels, count = holder.held(state.trainable.kernels)
@@ -357,9 +353,9 @@ class TrainingRun:
         return state._replace(trainable=trainable)
 
     def snapshot(self, index: int) -> Snapshot:
-        """The weights after concept `index`."""
-        kernels = cross_attention_kernels(self.studio.params["unet"])
-        return load_snapshot(self.ledger.snapshot(index), kernels)
+        """What the run kept after concept `index`."""
+        files = [self.ledger.snapshot(i) for i in range(index + 1)]
+        return read_snapshot(self.method, files, self.kernels, self.rows)
 
     def _overview(self) -> None:
         learned = Learned.of(str(self.directory))
@@ -369,12 +365,12 @@ class TrainingRun:
             log.warning("the overview is as it was: %s", error)
             return
 
-        def after(index: int) -> Weights:
-            found = self.snapshot(index)
-            return found.kernels, jnp.asarray(padded_rows(found.rows_rd, self.rows))
+        self.showing.overview(concepts, lambda index: self.sampled(self.snapshot(index).memory))
 
-        base = cross_attention_kernels(self.studio.params["unet"]), self.studio.no_rows
-        self.showing.overview(concepts, base, after)
+
+def kernels_of(applied: Applied) -> Any:
+    """The cross-attention K/V kernels."""
+    return cross_attention_kernels(applied.unet)
 
 
 def run(settings: RunSettings, lessons: Lessons | None = None) -> Path:

@@ -14,17 +14,15 @@ import numpy as np
 from PIL import Image
 
 from cns_jax.core.files import json_in, replacing
-from cns_jax.core.tree import overlay
 from cns_jax.core.types import Concept
 from cns_jax.data.images import load_image, open_image
-from cns_jax.data.prompts import sample_prompts, without_tokens
+from cns_jax.data.prompts import plain as plain_prompt
+from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.draw.sheets import Row, sheet, thumbnail, tile
 from cns_jax.engine.draw.studio import Studio
 from cns_jax.engine.settings import RunSettings
 from cns_jax.evals.clip_scores import ClipScorer, clip_i, clip_t
-
-Weights = tuple[Any, Any]
-"""K/V kernels and concept rows (r, d)."""
+from cns_jax.methods.applied import Applied
 
 _STEP_PROMPTS, _STEP_SIDE = 3, 192
 
@@ -37,17 +35,15 @@ class Showing:
     settings: RunSettings
     studio: Studio
 
-    def images(self, weights: Weights, prompts: Sequence[str]) -> list[np.ndarray]:
+    def images(self, applied: Applied, prompts: Sequence[str]) -> list[np.ndarray]:
         """A picture a prompt, uint8 (h, w, 3), at the run's seeds."""
-        kernels, rows_rd = weights
-        params = self.studio.with_unet(overlay(self.studio.params["unet"], kernels))
         seeds = [self.settings.seed + i for i in range(len(prompts))]
-        return list(self.studio.generator.images(params, rows_rd, prompts, seeds, self.settings.sample))
+        return list(self.studio.generator.images(applied, prompts, seeds, self.settings.sample))
 
-    def sheet(self, index: int, concept: Concept, before: Weights, after: Weights) -> None:
+    def sheet(self, index: int, concept: Concept, before: Applied, after: Applied) -> None:
         """Before and after the concept, with and without its token, same seeds."""
         prompts = sample_prompts(concept)[:4]
-        plain = [without_tokens(p) for p in prompts]
+        plain = [plain_prompt(p, [concept]) for p in prompts]
         learned = self.images(after, prompts)
         rows = [
             Row("its pictures", self._photos(concept, len(prompts))),
@@ -60,10 +56,10 @@ class Showing:
         sheet(rows, prompts, file)
         thumbnail(learned[0], file.with_suffix(".jpg"))
 
-    def step(self, index: int, concept: Concept, step: int, weights: Weights) -> None:
+    def step(self, index: int, concept: Concept, step: int, applied: Applied) -> None:
         """A small strip of pictures of the lesson that is going on, and how near they are to what is taught."""
         prompts = sample_prompts(concept)[:_STEP_PROMPTS]
-        pictures = self.images(weights, prompts)
+        pictures = self.images(applied, prompts)
         folder = self._steps(index, concept)
         side = min(_STEP_SIDE, max(64, pictures[0].shape[0]))
         small = [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.LANCZOS)) for p in pictures]
@@ -85,7 +81,7 @@ class Showing:
         if self._scorer is None:
             return {"clip_i": None, "clip_t": None}
         references = self._scorer.images([np.asarray(open_image(path)) for path in concept.image_paths])
-        seen, texts = self._scorer.images(pictures), self._scorer.texts([without_tokens(p) for p in prompts])
+        seen, texts = self._scorer.images(pictures), self._scorer.texts([plain_prompt(p, [concept]) for p in prompts])
         return {"clip_i": float(clip_i(seen, references).mean()), "clip_t": float(clip_t(seen, texts).mean())}
 
     @cached_property
@@ -96,20 +92,20 @@ class Showing:
         except (ValueError, OSError):
             return None
 
-    def overview(self, concepts: Sequence[Concept], base: Weights, after: Callable[[int], Weights]) -> None:
+    def overview(self, concepts: Sequence[Concept], after: Callable[[int], Applied]) -> None:
         """One row a concept: its pictures, the base model, right after its lesson, after the last lesson.
 
-        after: the weights after the lesson of concept i.
+        after: what to sample with after the lesson of concept i.
         """
-        rows, last = [], after(len(concepts) - 1)
+        base, rows, last = self.studio.base, [], after(len(concepts) - 1)
         for index, concept in enumerate(concepts):
             prompts = sample_prompts(concept)[:3]
             rows.append(
                 Row(
-                    f"{concept.token} {concept.class_word}",
+                    f"{concept.token} {concept.class_word}" if concept.class_noun else concept.token,
                     [
                         *self._photos(concept, 2),
-                        *self.images(base, [without_tokens(p) for p in prompts[:2]]),
+                        *self.images(base, [plain_prompt(p, [concept]) for p in prompts[:2]]),
                         *self.images(after(index), prompts),
                         *self.images(last, prompts),
                     ],

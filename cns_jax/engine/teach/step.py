@@ -14,16 +14,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cns_jax.core.mesh import everywhere, over_data, rows_over
 from cns_jax.core.rng import stream
-from cns_jax.core.types import Batch, ConceptData, Frozen, Trainable, TrainState
+from cns_jax.core.types import Batch, ConceptData, Frozen, TrainState
 from cns_jax.core.xla.compiling import jit
 from cns_jax.diffusion.schedule import Schedule, add_noise, min_snr_weights, target
-from cns_jax.methods.base import Method
+from cns_jax.methods.applied import Applied
+from cns_jax.methods.base import Logs, Method, Step
 from cns_jax.nn.model import Model
 from cns_jax.nn.vae import at_noise
 from cns_jax.protect.proximal import pulled
-
-Logs = dict[str, jax.Array]
-"""Named scalars of a step."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,7 @@ def draw(spec: StepSpec, key: jax.Array, step: jax.Array, data: ConceptData) -> 
     return Batch(*everywhere(spec.mesh, (latents, ids, weights, noise[spec.batch :], t, mask)))
 
 
-def denoising_loss(
-    spec: StepSpec, base: Mapping[str, Any], trainable: Trainable, batch: Batch
-) -> tuple[jax.Array, Logs]:
+def denoising_loss(spec: StepSpec, applied: Applied, batch: Batch) -> tuple[jax.Array, Logs]:
     """Eq. 8 without L_reg: the noise-prediction loss on concept images plus prior_weight times that on priors.
 
     spec.snr_gamma > 0 weighs timesteps (`min_snr_weights`); the logged parts stay unweighted by it. A loss mask
@@ -81,9 +77,7 @@ def denoising_loss(
     """
     count, t, noise = batch.latents_bhwc.shape[0], batch.timesteps_b, batch.noise_bhwc
     noisy = over_data(spec.mesh, add_noise(spec.schedule, batch.latents_bhwc, noise, t))
-    text = spec.model.encode_text(base["text_encoder"], over_data(spec.mesh, batch.ids_bl), trainable.rows_rd)
-    unet = spec.method.weights(base, trainable)
-    predicted = spec.model.predict_noise(unet, noisy, t, text, spec.method.detach_begin)
+    predicted = predict(spec, applied, batch.ids_bl, noisy, t)
     wanted = target(spec.schedule, batch.latents_bhwc, noise, t)
     error_bhwc = jnp.square(predicted.astype(jnp.float32) - wanted)
     if batch.mask_bhw is not None:
@@ -97,19 +91,38 @@ def denoising_loss(
     return (error_b * weight_b).sum(), logs
 
 
+def predict(spec: StepSpec, applied: Applied, ids_bl: jax.Array, noisy_bhwc: jax.Array, t: jax.Array) -> jax.Array:
+    """The UNet's output for prompts given as token ids."""
+    ids = over_data(spec.mesh, ids_bl)
+    text = applied.conditioning(applied.encode(spec.model, ids), ids)
+    return applied.predict(spec.model, noisy_bhwc, t, text, spec.method.detach_begin)
+
+
+def method_loss(
+    spec: StepSpec, base: Mapping[str, Any], plan: Any, trainable: Any, batch: Batch, key: jax.Array
+) -> tuple[jax.Array, Logs]:
+    """What the method descends. key: of this step, for draws of the method's own."""
+    step = Step(base, plan, batch, key, partial(predict, spec), partial(denoising_loss, spec, batch=batch))
+    return spec.method.loss(step, trainable)
+
+
 def one_step(
     spec: StepSpec, state: TrainState, frozen: Frozen, data: ConceptData, key: jax.Array
 ) -> tuple[TrainState, Logs]:
     """One optimizer step; pure."""
-    loss = partial(denoising_loss, spec, frozen.base, batch=draw(spec, key, state.step, data))
+    batch, own_key = draw(spec, key, state.step, data), stream(key, "method", state.step)
+
+    def loss(trainable: Any) -> tuple[jax.Array, Logs]:
+        return method_loss(spec, frozen.base, frozen.plan, trainable, batch, own_key)
+
     with rows_over(spec.mesh):
-        (value, logs), gradient = jax.value_and_grad(lambda t: loss(trainable=t), has_aux=True)(state.trainable)
+        (value, logs), gradient = jax.value_and_grad(loss, has_aux=True)(state.trainable)
     transform = spec.method.optimizer(frozen.plan)
     updates, opt_state = transform.update(gradient, state.opt_state, state.trainable)
     if frozen.pull is not None:
         kernels = pulled(frozen.pull, updates.kernels, state.trainable.kernels)
-        if spec.method.selects:  # the pull moves every weight
-            mask = spec.method.mask(frozen.plan, state.trainable)
+        mask = spec.method.mask(frozen.plan, state.trainable)
+        if mask is not None:  # the pull moves every weight
             kernels = jax.tree.map(lambda m, u: jnp.where(m, u, 0), mask, kernels)
         updates = updates._replace(kernels=kernels)
     if spec.decay_steps:
@@ -157,6 +170,6 @@ def step_shapes(
 
 
 @partial(jax.jit, static_argnames="method")
-def initial_state(method: Method, trainable: Trainable, plan: Any) -> TrainState:
+def initial_state(method: Method, trainable: Any, plan: Any) -> TrainState:
     """Step 0 with fresh optimizer moments."""
     return TrainState(jnp.zeros((), jnp.int32), trainable, method.optimizer(plan).init(trainable))

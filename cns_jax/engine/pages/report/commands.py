@@ -7,7 +7,6 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from cns_jax.core.types import Concept
 from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.pages.report.given import Flags, given
 from cns_jax.engine.runs.concepts import drawn_set
@@ -29,8 +28,7 @@ class Step:
 def next_steps(learned: Learned) -> list[Step]:
     """Pictures, another concept, longer lessons, exports, and a closer look."""
     run, drawn = str(learned.directory), learned.settings.drawn is not None
-    row = learned.concepts[0]
-    prompt = sample_prompts(Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ()))[0]
+    prompt = sample_prompts(learned.taught[0])[0]
     new: Flags = {"config": "photos"} if drawn else given(learned.directory, learned.settings)
     new = {name: value for name, value in new.items() if name != "concept"}  # said of this run's folders
     if learned.settings.concepts and not drawn:

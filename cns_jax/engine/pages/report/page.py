@@ -16,7 +16,6 @@ import numpy as np
 
 from cns_jax import __version__
 from cns_jax.core.files import json_in, replacing
-from cns_jax.core.types import Concept
 from cns_jax.data.folder import DataError, discover
 from cns_jax.data.prompts import sample_prompts
 from cns_jax.engine.pages.html import template
@@ -134,7 +133,7 @@ def _told(name: str) -> str:
 
 def _concept(learned: Learned, index: int, album: Album | None, found: Evaluated) -> dict[str, Any]:
     row = learned.concepts[index]
-    concept = Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ())
+    concept = learned.taught[index]
     sheet = album.sheet(index) if album else []
     mask, folder = row.get("mask", {}), f"{index + 1:02d}_{concept.name}"
     lesson = course(learned.directory / "samples" / "steps" / folder, found.trusted)

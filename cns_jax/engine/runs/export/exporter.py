@@ -15,11 +15,13 @@ from cns_jax.core.settings import require
 from cns_jax.core.tree import Tree
 from cns_jax.core.types import Concept
 from cns_jax.engine.runs.learned import Learned, base_kernels, taught_before
+from cns_jax.methods.applied import Applied
+from cns_jax.engine.runs.strength import scaled
+from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.weights.modelspec import Description, modelspec
 from cns_jax.weights.pipeline import Pipeline, Source
-from cns_jax.weights.snapshot import Snapshot
-from cns_jax.weights.strength import check_strength, scaled_kernels
+from cns_jax.weights.strength import check_strength
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 KINDS = {  # format -> the dtype it takes unless told otherwise
@@ -102,11 +104,28 @@ class Exporter:
         """The base model's K/V kernels."""
         return base_kernels(self.source)
 
+    @property
+    def base(self) -> Tree:
+        """What of the base model's parameters methods change."""
+        return {"unet": self.kernels}
+
     @cached_property
-    def snapshot(self) -> Snapshot:
-        """The weights to export, at the strength that was asked for."""
-        found = self.learned.snapshot(self.kernels)
-        return found._replace(kernels=dict(scaled_kernels(self.kernels, found.kernels, self.request.strength)))
+    def applied(self) -> Applied:
+        """The weights to export, at the strength that was asked for. Raises SettingsError where they depend on the
+        prompt."""
+        found = scaled(self.base, self.learned.applied(self.base), self.request.strength)
+        method = self.learned.settings.method.name
+        require(
+            found.low_rank is None,
+            f"{method} samples with other weights for each prompt, which no file of one model can hold; "
+            "python -m cns_jax.generate draws with the run itself, and --format=textual-inversion writes its embeddings",
+        )
+        return found
+
+    @property
+    def taught(self) -> Tree:
+        """The K/V kernels to export, nested as the base model's."""
+        return cross_attention_kernels(self.applied.unet)
 
     @property
     def out(self) -> Path:
@@ -122,13 +141,12 @@ class Exporter:
     @property
     def concepts(self) -> list[Concept]:
         """What was taught, without its pictures."""
-        rows = self.learned.concepts
-        return [Concept(row["name"], row["token"], row["class_word"], row["kind"], (), ()) for row in rows]
+        return list(self.learned.taught)
 
     @property
     def rows(self) -> np.ndarray:
         """The learned token rows, (concepts, d)."""
-        return self.snapshot.rows_rd[: len(self.learned.tokens)]
+        return np.asarray(self.learned.applied(self.base).rows_rd)[: len(self.learned.tokens)]
 
     @cached_property
     def embeddings(self) -> dict[str, np.ndarray]:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def _diffusers(export: Exporter) -> list[Path]:
     merged, write_tokenizer = with_concepts(
-        export.pipeline(), export.snapshot.kernels, export.learned.tokens, export.rows
+        export.pipeline(), export.taught, export.learned.tokens, export.rows
     )
     return [write_pipeline(export.out, merged, export.dtype, write_tokenizer)]
 
@@ -37,7 +37,7 @@ def _diffusers(export: Exporter) -> list[Path]:
 def _single_file(export: Exporter) -> list[Path]:
     # other tools know the rows of CLIP's own tokens only; the tokens that were taught are embeddings beside the file
     own = len(bpe_tables(load_tokenizer(export.source.tokenizer))[0])
-    merged = with_rows(export.pipeline(), export.snapshot.kernels, own)
+    merged = with_rows(export.pipeline(), export.taught, own)
     file = export.out / f"{export.title}.safetensors"
     write_single_file(file, merged, export.dtype, export.described("", list(export.words.values())))
     return [file, *_embeddings(export, export.out / "embeddings")]
@@ -45,7 +45,7 @@ def _single_file(export: Exporter) -> list[Path]:
 
 def _lora(export: Exporter) -> list[Path]:
     _warn_of_earlier_lessons(export)
-    request, before, after = export.request, export.kernels, export.snapshot.kernels
+    request, before, after = export.request, export.kernels, export.taught
     if request.rank:
         features = Features(export)
         tensors = low_rank_tensors(
@@ -78,7 +78,7 @@ def _warn_of_earlier_lessons(export: Exporter) -> None:
 def _custom_diffusion(export: Exporter) -> list[Path]:
     _warn_of_earlier_lessons(export)
     names = flatten(export.source.shapes["unet"])
-    tensors = custom_diffusion_tensors(names, export.snapshot.kernels, export.dtype)
+    tensors = custom_diffusion_tensors(names, export.taught, export.dtype)
     # diffusers looks for this very name
     file = save_tensors(export.out / "pytorch_custom_diffusion_weights.safetensors", tensors, {"format": "pt"})
     return [file, *_embeddings(export, export.out)]

@@ -38,7 +38,7 @@ class Cost:
 def cost_of_rank(export: Exporter, features: Features, tensors: Mapping[str, np.ndarray]) -> Cost:
     """What the file with `tensors` loses of what is exported."""
     text_nd = np.concatenate(features.samples)
-    return cost(export.kernels, export.snapshot.kernels, approximated(export.kernels, tensors), text_nd)
+    return cost(export.kernels, export.taught, approximated(export.kernels, tensors), text_nd)
 
 
 def cost(

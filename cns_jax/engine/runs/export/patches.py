@@ -21,12 +21,12 @@ from cns_jax.core.tree import flatten
 from cns_jax.engine.runs.export.exporter import Exporter
 from cns_jax.engine.runs.export.features import Features
 from cns_jax.engine.runs.export.low_rank import wrong
+from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.changes import Change, LowRank, Sparse
 from cns_jax.weights.fidelity import Fidelity
 from cns_jax.weights.modelspec import Description, modelspec
 from cns_jax.weights.patch import Patch, write_patch
 from cns_jax.weights.shared_basis import decompose, factor, norm
-from cns_jax.weights.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,27 @@ Kernels = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Taught:
+    """What a run held after a lesson. kernels: dotted name -> K/V kernel; mask: which of their weights the lesson might
+    change, by the same names; rows_rd: all concept rows; moment_dd: of the concept's prompts, None in old runs."""
+
+    kernels: Kernels
+    mask: Kernels
+    rows_rd: np.ndarray
+    moment_dd: np.ndarray | None
+
+    @classmethod
+    def of(cls, export: Exporter, index: int) -> Taught:
+        """After concept `index` of the run."""
+        found = export.learned.snapshot(export.base, index)
+        applied = export.learned.settings.method.sampled(export.base, found.memory)
+        kernels = {k: np.asarray(v) for k, v in flatten(cross_attention_kernels(applied.unet)).items()}
+        every = {name: np.ones(kernel.shape, bool) for name, kernel in kernels.items()}
+        mask = every if found.mask is None else flatten(found.mask)
+        return cls(kernels, mask, np.asarray(applied.rows_rd), found.moment_dd)
+
+
+@dataclass(frozen=True)
 class _Lesson:
     """index: of the concept; before: kernels that the patches before give; after: what training had then."""
 
@@ -45,7 +66,7 @@ class _Lesson:
     features: Features
     index: int
     before: Kernels
-    after: Snapshot
+    after: Taught
     moments: tuple[np.ndarray | None, ...]  # of the concepts up to this one, as the run kept them
 
     @property
@@ -53,10 +74,10 @@ class _Lesson:
         """The concept's."""
         return str(self.export.learned.concepts[self.index]["name"])
 
-    @cached_property
-    def wanted(self) -> dict[str, np.ndarray]:
+    @property
+    def wanted(self) -> Kernels:
         """Dotted name -> trained kernel."""
-        return {name: np.asarray(leaf) for name, leaf in flatten(self.after.kernels).items()}
+        return self.after.kernels
 
     @cached_property
     def sparse(self) -> Sparse:
@@ -142,12 +163,13 @@ class _Lesson:
 
 def write_patches(export: Exporter) -> list[Path]:
     """A file a concept, in order."""
+    export.applied  # refuses what is no one model
     files, kept = list[Path](), list[np.ndarray | None]()
     features = Features(export)
     kernels: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in flatten(export.kernels).items()}
     parent: Patch | None = None
     for index in range(len(export.learned.concepts)):
-        after = export.learned.snapshot(export.kernels, index)
+        after = Taught.of(export, index)
         kept.append(after.moment_dd)
         change, told = _Lesson(export, features, index, kernels, after, tuple(kept)).chosen()
         patch = _patch(export, index, after, change, told, parent)
@@ -159,7 +181,7 @@ def write_patches(export: Exporter) -> list[Path]:
 
 
 def _patch(
-    export: Exporter, index: int, after: Snapshot, change: Change, told: Fidelity, parent: Patch | None
+    export: Exporter, index: int, after: Taught, change: Change, told: Fidelity, parent: Patch | None
 ) -> Patch:
     row, settings = export.learned.concepts[index], export.learned.settings
     about = Description(
