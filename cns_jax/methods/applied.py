@@ -66,16 +66,18 @@ class Applied:
         """The UNet's output, shaped like the latents (see Model.predict_noise). text_bkd: of `conditioning`."""
         if self.low_rank is None:
             return model.predict_noise(self.unet, latents_bhwc, timesteps_b, text_bkd, detach_begin)
-        width = model.text_encoder.hidden_size
-        hidden, shares = text_bkd[..., :width], even(text_bkd[..., width:])
-        added = _adding(self.low_rank, shares.reshape(-1, shares.shape[-1]))
-        with nn.intercept_methods(added):
-            return model.predict_noise(self.unet, latents_bhwc, timesteps_b, hidden, detach_begin)
+        shares_ns = None
+        if self.mix is not None:
+            width = model.text_encoder.hidden_size
+            text_bkd, shares = text_bkd[..., :width], even(text_bkd[..., width:])
+            shares_ns = shares.reshape(-1, shares.shape[-1])
+        with nn.intercept_methods(_adding(self.low_rank, shares_ns)):
+            return model.predict_noise(self.unet, latents_bhwc, timesteps_b, text_bkd, detach_begin)
 
 
-def _adding(low_rank: Mapping[str, tuple[jax.Array, jax.Array]], shares_ns: jax.Array) -> Any:
+def _adding(low_rank: Mapping[str, tuple[jax.Array, jax.Array]], shares_ns: jax.Array | None) -> Any:
     """An interceptor of flax that adds to the outputs of the linear layers in `low_rank`. shares_ns: of the rows that
-    they take, (n, 0) where every share is 1."""
+    they take; None: every share is 1."""
 
     def add(call: Any, arguments: Any, named: Any, context: Any) -> Any:
         name = ".".join(context.module.path)
@@ -84,7 +86,7 @@ def _adding(low_rank: Mapping[str, tuple[jax.Array, jax.Array]], shares_ns: jax.
         (x_nc,) = arguments
         down_sir, up_sro = low_rank[name]
         low_snr = jnp.einsum("ni,sir->snr", x_nc, down_sir.astype(x_nc.dtype))
-        if shares_ns.shape[-1]:
+        if shares_ns is not None:
             low_snr *= shares_ns.T[..., None]
         return call(x_nc) + jnp.einsum("snr,sro->no", low_snr, up_sro.astype(x_nc.dtype))
 

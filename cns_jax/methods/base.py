@@ -63,7 +63,7 @@ class Method(ABC):
     a method has the fields calibration_prompts and positions, as CNS has. prior_switch: the field that decides whether
     there are prior images, and a value with which there are; None: there are none. class_noun: whether the class word
     follows the token in prompts.
-    learns: what learns beside the token's row, of which {} is the amount.
+    title: what people call the method. learns: what learns beside the token's row, empty if nothing does.
 
     Fields called lr_... are learning rates.
     """
@@ -74,6 +74,7 @@ class Method(ABC):
     selects: ClassVar[bool] = False
     prior_switch: ClassVar[tuple[str, Any] | None] = None
     class_noun: ClassVar[bool] = True
+    title: ClassVar[str]
     learns: ClassVar[str] = ""
     name: str
 

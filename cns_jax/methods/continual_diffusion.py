@@ -71,7 +71,8 @@ class ContinualDiffusion(Method):
     lr_token: float = 5e-4
 
     class_noun: ClassVar[bool] = False
-    learns: ClassVar[str] = "{} numbers of low-rank changes of the cross-attention K/V weights"
+    title: ClassVar[str] = "Continual Diffusion (C-LoRA)"
+    learns: ClassVar[str] = "a low-rank change of the cross-attention K/V weights"
 
     def __post_init__(self) -> None:
         require(self.rank > 0, f"method.rank={self.rank} must be positive")

@@ -59,7 +59,8 @@ class Protected(OnKernels):
 
     protects: ClassVar[bool] = True
     protectable: ClassVar[bool] = True
-    learns: ClassVar[str] = "all {} cross-attention K/V weights"
+    title: ClassVar[str] = "protected K/V"
+    learns: ClassVar[str] = "all cross-attention K/V weights"
     prior_switch: ClassVar[tuple[str, Any] | None] = ("prior_images", True)
 
     def __post_init__(self) -> None:

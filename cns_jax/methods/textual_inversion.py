@@ -66,6 +66,7 @@ class TextualInversion(Method):
     lr_token: float = 5e-4
     templates: Literal["paper", "captions"] = "paper"
 
+    title: ClassVar[str] = "Textual Inversion"
     class_noun: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -102,9 +102,7 @@ def _fitted(array: np.ndarray, wanted: Any, larger: Any, what: str) -> np.ndarra
         g or a == w for g, a, w in zip(grows, array.shape, wanted.shape, strict=True)
     )
     if not agree:
-        raise ValueError(
-            f"{what} has the shape {array.shape} and not {wanted.shape}: it belongs to another model"
-        )
+        raise ValueError(f"{what} has the shape {array.shape} and not {wanted.shape}: it belongs to another model")
     return np.pad(array, [(0, max(w - a, 0)) for a, w in zip(array.shape, wanted.shape, strict=True)])
 
 

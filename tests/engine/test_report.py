@@ -99,7 +99,8 @@ def test_how_far_earlier_concepts_have_moved(run: Path, tmp_path: Path) -> None:
         "&lt;t1&gt;’s keys and values moved by 1.5 % since its lesson (50 % in the worst layer), enough to see it",
         "&lt;old&gt;’s keys and values moved by less than 0.001 % since this run began",
         "Its lesson may change all 1 234 567 weights of the keys and values",
-        "method protected K/V", "what learns all K/V weights, and its token&#39;s row", "40 steps of 1 picture ",
+        "method protected K/V", "what learns all cross-attention K/V weights, and its token&#39;s row",
+        "40 steps of 1 picture ",
         "protected prompts of earlier concepts, and general ones",
     ):  # fmt: skip
         assert said in text, (said, text[:3000])

@@ -275,8 +275,8 @@ def _training_lines(settings: RunSettings, source: Source, cost: StepCost, lesso
     """lessons: steps of each."""
     train = settings.train
     unet = count(source.shapes["unet"])
-    learns = settings.method.learns.format(f"{cost.learns / 1e6:.2f} M") if cost.learns else ""
-    weights = f"{learns} ({cost.learns / unet:.2%} of the UNet) and " if learns else ""
+    size = f"{cost.learns / 1e6:.2f} M numbers, {cost.learns / unet:.2%} of the UNet's"
+    weights = f"{settings.method.learns} ({size}) and " if cost.learns else ""
     steps = sum(lessons)
     each = " or ".join(str(n) for n in sorted(set(lessons))) or train.steps
     memory = cost.frozen + cost.trained + cost.saved + cost.pull

@@ -12,8 +12,6 @@ from cns_jax.engine.pages.report.commands import shown
 from cns_jax.engine.pages.report.training import duration, seconds_of
 from cns_jax.engine.runs.learned import Learned
 
-_METHODS = {"cns": "CNS", "protected": "protected K/V"}
-
 
 def model_name(learned: Learned) -> str:
     """The model as its user named it; of a path only the last part."""
@@ -26,9 +24,8 @@ def facts_of(
 ) -> list[tuple[str, str]]:
     """(what, value) for the head of the page."""
     settings, train = learned.settings, learned.settings.train
-    learns = "K/V weights chosen for each concept" if settings.method.selects else "all K/V weights"
-    facts = [("model", model_name(learned)), ("method", _METHODS[settings.method.name])]
-    facts.append(("what learns", f"{learns}, and its token's row"))
+    learns = f"{settings.method.learns}, and its token's row" if settings.method.learns else "the token's row"
+    facts = [("model", model_name(learned)), ("method", settings.method.title), ("what learns", learns)]
     if settings.protects:
         facts.append(("protected", "prompts of earlier concepts, and general ones"))
     times = [row["time"] for row in metrics if isinstance(row.get("time"), int | float)]

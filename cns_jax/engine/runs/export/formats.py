@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cns_jax.core.files import save_tensors
+from cns_jax.core.settings import require
 from cns_jax.core.tree import flatten
 from cns_jax.engine.runs.export.exporter import Exporter
 from cns_jax.engine.runs.export.features import Features
@@ -44,6 +45,7 @@ def _single_file(export: Exporter) -> list[Path]:
 
 
 def _lora(export: Exporter) -> list[Path]:
+    _check_weights(export)
     _warn_of_earlier_lessons(export)
     request, before, after = export.request, export.kernels, export.taught
     if request.rank:
@@ -66,6 +68,15 @@ def _lora(export: Exporter) -> list[Path]:
     return [file, *_embeddings(export, export.out / "embeddings")]
 
 
+def _check_weights(export: Exporter) -> None:
+    method = export.learned.settings.method
+    require(
+        bool(method.learns),
+        f"{method.name} changes no weights, so a file of --format={export.request.format} would hold none; "
+        "--format=textual-inversion writes the embeddings, which are all that it taught",
+    )
+
+
 def _warn_of_earlier_lessons(export: Exporter) -> None:
     before = taught_before(export.source)
     if before:
@@ -76,6 +87,7 @@ def _warn_of_earlier_lessons(export: Exporter) -> None:
 
 
 def _custom_diffusion(export: Exporter) -> list[Path]:
+    _check_weights(export)
     _warn_of_earlier_lessons(export)
     names = flatten(export.source.shapes["unet"])
     tensors = custom_diffusion_tensors(names, export.taught, export.dtype)
