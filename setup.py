@@ -15,8 +15,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[*find_packages(include=["cns_jax", "cns_jax.*"]), "cns_jax.configs"],
-    package_dir={"cns_jax.configs": "configs"},  # see cns_jax/shipped.py
+    packages=[*find_packages(include=["cns_jax", "cns_jax.*"]), "cns_jax.configs", "cns_jax.configs.methods"],
+    package_dir={"cns_jax.configs": "configs", "cns_jax.configs.methods": "configs/methods"},  # see cns_jax/shipped.py
     package_data={
         "cns_jax.miniature": ["model/**/*"],
         "cns_jax.engine.pages": ["templates/*"],

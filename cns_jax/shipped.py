@@ -29,7 +29,7 @@ def folder() -> Path:
 
 def names() -> list[str]:
     """The shipped configurations."""
-    return sorted(file.stem for file in folder().glob("*.py"))
+    return sorted(file.relative_to(folder()).with_suffix("").as_posix() for file in folder().rglob("*.py"))
 
 
 def config_file(name: str) -> Path:

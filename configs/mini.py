@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from ml_collections import ConfigDict
 
+from cns_jax.configuration import method
 from cns_jax.protect.settings import ProtectSettings
 
 
@@ -16,8 +17,8 @@ def get_config() -> ConfigDict:
     """The demo's settings. Rates and lambdas come from benchmarks/results/paper/sweep.md, steps and protection from
     benchmarks/results/protection/trials.md; both say why.
 
-    The miniature's few and small kernels learn at much higher rates than SD-1.5's. What `method` says of lambdas,
-    neurons and prior images is CNS's (--config.method.name=cns, best with --config.train.steps=800).
+    The miniature's few and small kernels learn at much higher rates than SD-1.5's. `method` holds the settings of all
+    methods, of which --config.method.name=NAME takes its own; cns learns best with --config.train.steps=800.
     """
     return ConfigDict(
         {
@@ -32,22 +33,14 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "concepts": ({"name": "tiger_cat"}, {"name": "spotted_dog"}, {"name": "checked_mug"}),
             "calibration": "miniature",
-            "method": {
-                "name": "protected",
-                "ratio": 0.3,
-                "calibration_prompts": 20,
-                "positions": "caption+eot",
-                "scored": "base",
-                "selection": "concept",
-                "lambda1": 1e-5,
-                "lambda2": 1e-7,
-                "lr_neurons": 5e-3,
-                "lr_token": 1e-2,
-                "adam_epsilon": 1e-8,
-                "prior_weight": 1.0,
-                "detach_begin": True,
-                "prior_images": False,
-            },
+            "method": method(
+                "protected",
+                lambda1=1e-5,
+                lambda2=1e-7,
+                lr_neurons=5e-3,
+                lr_token=1e-2,
+                templates="captions",  # the miniature's tokenizer knows few of the paper's words
+            ),
             "protect": {**asdict(ProtectSettings()), "rank": 16},
             "train": {
                 "steps": 400,

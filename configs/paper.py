@@ -23,6 +23,7 @@ from dataclasses import asdict
 
 from ml_collections import ConfigDict
 
+from cns_jax.configuration import method
 from cns_jax.protect.settings import ProtectSettings
 
 
@@ -47,22 +48,9 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "concepts": (),
             "calibration": "diverse",
-            "method": {
-                "name": "cns",
-                "ratio": 0.3,
-                "calibration_prompts": 20,
-                "positions": "caption+eot",
-                "scored": "base",
-                "selection": "concept",
-                "lambda1": 1.0,
-                "lambda2": 0.1,
-                "lr_neurons": 3e-5,
-                "lr_token": 5e-4,
-                "adam_epsilon": 1e-8,
-                "prior_weight": 1.0,
-                "detach_begin": True,
-                "prior_images": False,
-            },
+            "method": method(
+                "cns", ratio=0.3, calibration_prompts=20, lr_neurons=3e-5, lr_token=5e-4, prior_weight=1.0
+            ),
             "protect": {**asdict(ProtectSettings()), "rank": 32},
             "train": {
                 "steps": 500,

@@ -71,10 +71,11 @@ def choices_of(cls: type) -> Mapping[str, Mapping[str, type]]:
 
 
 def _of_the_chosen(values: Mapping[str, Any], chosen: type, others: Iterable[type]) -> dict[str, Any]:
-    """`values` without what belongs to other classes alone, so that a configuration of one serves another, too."""
+    """`values` without what belongs to other classes alone, so that a configuration of one serves another, too, and
+    without what is left empty."""
     own = {field.name for field in dataclasses.fields(chosen)}  # type: ignore[arg-type]
     known = {field.name for other in others for field in dataclasses.fields(other)}  # type: ignore[arg-type]
-    return {key: value for key, value in values.items() if key in own or key not in known}
+    return {key: value for key, value in values.items() if value is not None and (key in own or key not in known)}
 
 
 def _near(key: str, siblings: Iterable[str], where: str, known: Sequence[str]) -> str:
