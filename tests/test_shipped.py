@@ -67,7 +67,7 @@ def test_a_configuration_that_is_wrong(tmp_path: Path, text: str, said: str) -> 
     [
         ("minni", "--config=minni does not exist; did you mean --config=mini"),
         ("configs/minni.py", "did you mean --config=mini"),
-        ("zzzz", "zzzz does not exist; bench, mini, "),
+        ("zzzz", "zzzz does not exist; bench, methods/continual_diffusion, methods/textual_inversion, mini, "),
         ("", "--config= does not exist; "),
         ("/", "--config=/ does not exist; "),
     ],

@@ -31,13 +31,13 @@ def drift(stages: Stages) -> list[dict[str, float]]:
     learned = stages.learned
     base = cross_attention_kernels(stages.studio.params["unet"])
     snapshots = [learned.snapshot(stages.studio.params, index) for index in range(stages.last)]
+    kernels = [flatten(cross_attention_kernels(stages.at(index + 1).unet)) for index in range(stages.last)]
     hidden = hidden_states(stages, sample_prompts(taught_concepts(learned)[0]))
     positions_ni = hidden.reshape(-1, hidden.shape[-1])
     whole = energy(positions_ni, {name: np.asarray(leaf) for name, leaf in flatten(base).items()})
     first = {name: np.asarray(mask) for name, mask in flatten(_mask(snapshots[0], base)).items()}
     union, out = first, []
-    for before, after in zip(snapshots, snapshots[1:], strict=False):
-        old, new = flatten(before.memory.kernels), flatten(after.memory.kernels)
+    for old, new, after in zip(kernels, kernels[1:], snapshots[1:], strict=False):
         change = {name: np.asarray(new[name]) - np.asarray(old[name]) for name in old}
         own = {name: delta * first[name] for name, delta in change.items()}
         earlier = {name: delta * (union[name] & ~first[name]) for name, delta in change.items()}

@@ -99,7 +99,7 @@ class CNS(OnKernels):
     protectable: ClassVar[bool] = True
     selects: ClassVar[bool] = True
     title: ClassVar[str] = "CNS"
-    learns: ClassVar[str] = "a concept's neurons among the cross-attention K/V weights"
+    learns: ClassVar[str] = "weights chosen for each concept among the cross-attention K/V weights"
     prior_switch: ClassVar[tuple[str, Any] | None] = ("prior_weight", 1.0)
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ class ProtectSettings:
 
     enabled: Literal["auto", "on", "off"] = "auto"
     strength: float = 0.125
-    general: float = 0.1
+    general: float = 0.3
     captions: str = ""
     directions: int = 128
     limit: float = 0.0

@@ -103,7 +103,7 @@ def test_a_concept_added_before_the_others_is_taught_after_them(
     assert [row["token"] for row in rows(again / "run")] == ["<b_mug>", "<c_dog>", "<a_cat>"]
     before, after = weights(two / "run"), weights(again / "run")
     assert all(same(one, other) for one, other in zip(before, after[:2], strict=True))
-    moved = after[2]["token_rows"] != after[1]["token_rows"]
+    moved = after[2]["memory.rows_rd"] != after[1]["memory.rows_rd"]
     assert moved[2].all() and not moved[[0, 1, 3, 4]].any()
     run(settings(tiny_folder, again / "photos", tmp_path / "new", after=str(two / "run")))
     assert names(tmp_path / "new") == ["b_mug", "c_dog", "a_cat"]

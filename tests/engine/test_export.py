@@ -41,7 +41,7 @@ def base_of(trained):
 
 def merged_of(trained) -> dict[str, np.ndarray]:
     """Dotted name -> trained kernel."""
-    snapshot = Learned.of(str(trained["folder"])).snapshot(kernels_of(base_of(trained)))
+    snapshot = Learned.of(str(trained["folder"])).snapshot(base_of(trained).params).memory
     return {name: np.asarray(leaf) for name, leaf in flatten(snapshot.kernels).items()}
 
 

@@ -111,7 +111,10 @@ def test_seeds_count_on_beyond_32_and_64_bits(
 def test_strength(trained, request_: Request) -> None:
     stages = Stages.open(str(trained["folder"]))
     base, whole, half = (cross_attention_kernels(stages.at(3, s).unet) for s in (0.0, 1.0, 0.5))
-    start, taught = cross_attention_kernels(stages.studio.params["unet"]), stages.learned.snapshot(base).kernels
+    start, taught = (
+        cross_attention_kernels(stages.studio.params["unet"]),
+        stages.learned.snapshot(stages.studio.params).memory.kernels,
+    )
     for name, kernel in flatten(half).items():
         np.testing.assert_array_equal(flatten(base)[name], flatten(start)[name])
         np.testing.assert_array_equal(flatten(whole)[name], flatten(taught)[name])

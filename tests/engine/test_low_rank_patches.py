@@ -79,7 +79,8 @@ def kernels_in(folder: str | Path) -> dict[str, np.ndarray]:
 
 def trained(run: Path, base: str, index: int) -> dict[str, np.ndarray]:
     kernels = kernels_of(read_folder(base).load())
-    return {k: np.asarray(v) for k, v in flatten(Learned.of(str(run)).snapshot(kernels, index).kernels).items()}
+    memory = Learned.of(str(run)).snapshot({"unet": kernels}, index).memory
+    return {k: np.asarray(v) for k, v in flatten(memory.kernels).items()}
 
 
 def test_each_lesson_has_the_form_that_suits_it(patches: list[str]) -> None:
@@ -190,7 +191,7 @@ def test_weights_of_a_diverged_training_are_refused(run: Path, tmp_path: Path) -
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     file = copy / "weights" / "02_spotted_dog.safetensors"
     tensors = load_file(file)
-    key = next(key for key in tensors if key.startswith("kernel."))
+    key = next(key for key in tensors if key.startswith("memory.kernels."))
     tensors[key][0, 0] = np.nan
     save_file(tensors, file)
     with pytest.raises(SettingsError, match="the weights after spotted_dog hold NaN or infinity"):

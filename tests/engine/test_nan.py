@@ -65,7 +65,7 @@ def test_weights_of_a_diverged_training(trained: dict[str, Any], tmp_path: Path)
     (run / "ledger.json").write_text(json.dumps(ledger))
     file = run / ledger["concepts"][-1]["weights"]
     tensors = load_file(file)
-    save_file({k: np.full_like(v, np.nan) if k.startswith("kernel.") else v for k, v in tensors.items()}, file)
+    save_file({k: np.full_like(v, np.nan) if k.startswith("memory.kernels.") else v for k, v in tensors.items()}, file)
     with pytest.raises(PictureError, match="trained weights hold NaN or infinity, since the training diverged"):
         generate(Request(str(run), ("a cat",), num=1))
     assert not list(run.glob("generated/*"))

@@ -47,7 +47,7 @@ def test_replay_is_the_trained_model_to_the_bit(trained, patched: Path, tmp_path
     ours, runs = read_folder(patched).load(), read_folder(tmp_path / "run").load()
     assert ours.ids == runs.ids and fingerprint(ours.params) == fingerprint(runs.params)
     base = kernels_of(read_folder(trained["values"]["model"]).load())
-    trained_kernels = Learned.of(str(trained["folder"])).snapshot(base).kernels
+    trained_kernels = Learned.of(str(trained["folder"])).snapshot({"unet": base}).memory.kernels
     assert fingerprint(kernels_of(ours)) == fingerprint(trained_kernels)
     for name in ("vocab.json", "merges.txt", "added_tokens.json"):
         assert (patched / "tokenizer" / name).read_text() == (tmp_path / "run" / "tokenizer" / name).read_text()

@@ -83,8 +83,8 @@ def test_what_a_protected_run_leaves(whole: dict[str, Any], tiny_folder: Path) -
     for index, tensors in enumerate(weights(folder)):
         assert tensors["moment"].shape == (32, 32) and np.linalg.eigvalsh(tensors["moment"]).min() > -1e-4
         for name, before in base.items():
-            assert (tensors[f"kernel.{name}"] != before).mean() > 0.9, name
-        assert (tensors["token_rows"][index] != 0).all() and not tensors["token_rows"][index + 1 :].any()
+            assert (tensors[f"memory.kernels.{name}"] != before).mean() > 0.9, name
+        assert (tensors["memory.rows_rd"][index] != 0).all() and not tensors["memory.rows_rd"][index + 1 :].any()
     assert len(list((folder.parent / "cache" / "moments").iterdir())) == 1
     assert not (folder.parent / "cache" / "priors").exists()
     assert json.loads((folder / "config.json").read_text())["train"]["prior_batch"] == 0
@@ -136,7 +136,7 @@ def test_the_promise_is_kept_and_the_lesson_learns_all_the_same(tiny_folder: Pat
     assert 0 < max(moved(of(LIMIT))) <= LIMIT
     first, second, third = weights(of(LIMIT))
     for before, after in ((first, second), (second, third)):
-        kernels = [name for name in before if name.startswith("kernel.")]
+        kernels = [name for name in before if name.startswith("memory.kernels.")]
         changes = [np.abs(after[name] - before[name]).max() for name in kernels]
         assert min(changes) > 1e-3
 
