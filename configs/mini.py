@@ -40,6 +40,8 @@ def get_config() -> ConfigDict:
                 lr_neurons=5e-3,
                 lr_token=1e-2,
                 templates="captions",  # the miniature's tokenizer knows few of the paper's words
+                lr_lora=1e-2,
+                forget=1.0,  # of rates from 5e-4 to 1e-2 and weights from 0 to 1e8, on three concepts
             ),
             "protect": {**asdict(ProtectSettings()), "rank": 16},
             "train": {

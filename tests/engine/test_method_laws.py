@@ -58,6 +58,7 @@ def settings(name: str, model: Path, folder: Path, **changes: Any) -> RunSetting
     known = {field.name for field in dataclasses.fields(METHODS[name])}
     config["method"] = {"name": name, **{key: value for key, value in own.items() if key in known}}
     config["concepts"] = config["concepts"][:2]
+    config["train"]["snr_gamma"] = 4.0  # a compilation of its own: others are counted
     config["train"]["batch"] = 3 if METHODS[name]().prior_weight else 4  # and a prior image, over four devices
     return build(RunSettings, {**config, "report": {"pictures": 0, "sheets": False}, **changes})
 

@@ -15,6 +15,7 @@ from cns_jax.engine.draw.sampling import emphasized
 from cns_jax.engine.draw.studio import Studio
 from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import RunSettings, SampleSettings
+from cns_jax.methods.applied import Applied
 from cns_jax.text.vocabulary import TruncatedPromptWarning
 
 SAMPLE = SampleSettings(steps=2, batch=2, guidance_scale=4.0)
@@ -31,7 +32,7 @@ def latents(studio: Studio, *prompts: str, syntax: str = "a1111", negative: str 
     sample = dataclasses.replace(SAMPLE, negative_prompt=negative)
     rows = jnp.asarray(row * np.random.default_rng(0).normal(size=studio.no_rows.shape), jnp.float32)
     seeds = [3] * len(prompts)
-    return studio.generator.latents(studio.params, rows, prompts, seeds, sample, syntax=syntax)  # type: ignore[arg-type]
+    return studio.generator.latents(Applied(studio.params, rows), prompts, seeds, sample, syntax=syntax)  # type: ignore[arg-type]
 
 
 def test_the_rule() -> None:

@@ -38,8 +38,8 @@ def drawn(folder: Path, devices: int, fsdp: int, count: int) -> tuple[np.ndarray
     vocabulary, shape = Vocabulary(load_tokenizer(source.tokenizer)), source.model.latent_shape(16, 16)
     ids = [jnp.asarray(vocabulary.encode(prompts)) for prompts in (["a red cat", "a mug"] * 2, [""])]
     sample = partial(
-        sample_latents.jitted, params, jnp.zeros((1, source.model.text_encoder.hidden_size)), ids[0][:count], ids[1],
-        jnp.arange(count, dtype=jnp.uint32), 5.0,
+        sample_latents.jitted, Applied(params, jnp.zeros((1, source.model.text_encoder.hidden_size))), ids[0][:count],
+        ids[1], jnp.arange(count, dtype=jnp.uint32), 5.0,
     )  # fmt: skip
     chosen = dict(model=source.model, schedule=source.schedule, shape=shape, sampler="dpm++2m", steps=3, mesh=mesh)
     latents = sample(**chosen)
@@ -89,7 +89,6 @@ def test_pictures_compile_each_of_their_programs_once(tiny_folder: Path, tmp_pat
 
 
 DRAWN_TWICE = """
-import jax.numpy as jnp
 import numpy as np
 
 from cns_jax.engine.settings import SampleSettings
@@ -100,13 +99,12 @@ from cns_jax.weights.locate import Address
 
 start()
 studio = Studio.open(find_source(Address("miniature")), (), 1, 64)
-rows = jnp.zeros((1, studio.model.text_encoder.hidden_size))
 sample = SampleSettings("dpm++2m", steps=12, guidance_scale=4.0, batch=16)
 
 
 def latents(order):
     prompts = [f"a photo of a {colour} cat" for colour in ("red", "blue", "green", "white")] * 4
-    return studio.generator.latents(studio.params, rows, [prompts[i] for i in order], list(order), sample)
+    return studio.generator.latents(studio.base, [prompts[i] for i in order], list(order), sample)
 
 
 order = range(16)

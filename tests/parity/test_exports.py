@@ -28,7 +28,7 @@ def ours(trained) -> np.ndarray:
     """Our latents of the trained run, DDIM."""
     run = Stages.open(str(trained["folder"]))
     settings = SampleSettings(sampler="ddim", steps=STEPS, guidance_scale=GUIDANCE, batch=1)
-    return run.studio.generator.latents(*run.at(run.last), [PROMPT], [SEED], settings)
+    return run.studio.generator.latents(run.at(run.last), [PROMPT], [SEED], settings)
 
 
 def theirs(pipe, prompt: str, shape: tuple[int, ...]) -> np.ndarray:

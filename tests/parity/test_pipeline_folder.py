@@ -13,6 +13,7 @@ from cns_jax.core.mesh import make_mesh
 from cns_jax.core.rng import stream
 from cns_jax.engine.draw.sampling import sample_latents
 from cns_jax.engine.runs.source import miniature_folder
+from cns_jax.methods.applied import Applied
 from cns_jax.text.tokenizer import load_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
 from cns_jax.weights.folder import read_folder
@@ -40,7 +41,8 @@ def test_same_latents_in_diffusers(tiny_folder, sampler: str, shipped: bool) -> 
     prompt, shape = "a photo of a red cat on the beach", model.latent_shape(side, side)
     noise = jax.random.normal(stream(jax.random.key(jnp.uint32(5)), "latents"), shape)
     ours = sample_latents(
-        pipeline.params, jnp.zeros((1, model.text_encoder.hidden_size)), jnp.asarray(vocabulary.encode([prompt])),
+        Applied(pipeline.params, jnp.zeros((1, model.text_encoder.hidden_size))),
+        jnp.asarray(vocabulary.encode([prompt])),
         jnp.asarray(vocabulary.encode([""])), jnp.asarray([5], jnp.uint32), 5.0,
         model=model, schedule=pipeline.schedule, shape=shape, sampler=sampler, steps=5,
         mesh=make_mesh(devices=jax.devices()[:1]),

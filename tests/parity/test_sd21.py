@@ -18,6 +18,7 @@ from cns_jax.core.mesh import make_mesh
 from cns_jax.core.rng import stream
 from cns_jax.core.tree import fingerprint
 from cns_jax.engine.draw.sampling import sample_latents
+from cns_jax.methods.applied import Applied
 from cns_jax.text.tokenizer import bpe_tables, load_tokenizer, write_tokenizer
 from cns_jax.text.train_bpe import train_tokenizer
 from cns_jax.text.vocabulary import Vocabulary
@@ -149,7 +150,7 @@ def test_same_latents_in_diffusers(pipeline: Pipeline, theirs: Any) -> None:
     shape = model.latent_shape(64, 64)
     noise = jax.random.normal(stream(jax.random.key(jnp.uint32(5)), "latents"), shape)
     ours = sample_latents(
-        pipeline.params, jnp.zeros((1, WIDTH)), jnp.asarray(vocabulary.encode(PROMPTS[:1])),
+        Applied(pipeline.params, jnp.zeros((1, WIDTH))), jnp.asarray(vocabulary.encode(PROMPTS[:1])),
         jnp.asarray(vocabulary.encode([""])), jnp.asarray([5], jnp.uint32), 5.0,
         model=model, schedule=pipeline.schedule, shape=shape, sampler="ddim", steps=5,
         mesh=make_mesh(devices=jax.devices()[:1]),

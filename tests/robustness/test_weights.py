@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file, save, save_file
+from tiny_runs import kept as kept_by_cns
 
 from cns_jax.core.files import FileError
 from cns_jax.core.settings import SettingsError
@@ -202,10 +203,10 @@ def test_patches_of_low_rank_that_do_not_fit(tmp_path: Path, tensors: dict[str, 
 def test_snapshots_cut_and_changed(kept: float, changes: list[tuple[float, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.safetensors"
-        save_snapshot(file, Snapshot(Memory(MASK, KERNELS, np.ones((2, 4), np.float32)), MASK))
+        save_snapshot(file, Snapshot(Memory(MASK, KERNELS, np.ones((2, 2), np.float32)), MASK))
         file.write_bytes(changed(file.read_bytes(), kept, changes))
         try:
-            kept(file, KERNELS)
+            kept_by_cns(file, KERNELS)
         except ValueError as error:  # WeightsMismatch is one
             assert str(file) in str(error)
 

@@ -15,7 +15,9 @@ from safetensors.numpy import load_file, save_file
 from tiny_runs import kept
 
 from cns_jax.core.tree import fingerprint, flatten
-from cns_jax.methods.cns import Memory
+from cns_jax.engine.runs.learned import read_snapshot
+from cns_jax.methods.cns import CNS, Memory
+from cns_jax.methods.protected import Protected
 from cns_jax.neurons.score import cross_attention_kernels
 from cns_jax.weights.folder import read_folder, write_pipeline
 from cns_jax.weights.layout import file_key, from_file, to_file
@@ -142,3 +144,20 @@ def test_snapshot_round_trip(tiny_pipeline, tmp_path: Path) -> None:
     other = jax.tree.map(lambda w: w[1:], kernels)
     with pytest.raises(ValueError, match="belongs to another model"):
         kept(tmp_path / "a" / "x.safetensors", other)
+
+
+def test_snapshots_of_earlier_versions_are_read(tiny_pipeline, tmp_path: Path) -> None:
+    """They held kernels, rows and the lesson's own mask; the union comes from all lessons' masks so far."""
+    kernels, rng = cross_attention_kernels(tiny_pipeline.params["unet"]), np.random.default_rng(0)
+    masks = [jax.tree.map(lambda w: rng.random(w.shape) < 0.2, kernels) for _ in range(2)]
+    rows = rng.normal(size=(4, 32)).astype(np.float32)
+    files = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for file, mask in zip(files, masks, strict=True):
+        old = {f"kernel.{name}": np.asarray(leaf) for name, leaf in flatten(kernels).items()}
+        old |= {f"mask.{name}": np.packbits(leaf) for name, leaf in flatten(mask).items()}
+        save_file({**old, "token_rows": rows}, file)
+    read = read_snapshot(CNS(), files, kernels, 6)
+    assert fingerprint(read.mask) == fingerprint(masks[1]) and fingerprint(read.memory.kernels) == fingerprint(kernels)
+    assert fingerprint(read.memory.union) == fingerprint(jax.tree.map(np.logical_or, *masks))
+    np.testing.assert_array_equal(read.memory.rows_rd, np.pad(rows, ((0, 2), (0, 0))))
+    assert read_snapshot(Protected(), files[:1], kernels, 0).memory.rows_rd.shape == (4, 32)

@@ -121,7 +121,7 @@ def test_what_a_patch_tells_of_its_nearness() -> None:
 @pytest.mark.parametrize("moment", [None, np.eye(2, dtype=np.float32)])
 def test_snapshots_keep_a_moment(tmp_path: Path, moment: np.ndarray | None) -> None:
     save_snapshot(
-        tmp_path / "s.safetensors", Snapshot(Memory(MASK, KERNELS, np.ones((2, 4), np.float32)), MASK, moment)
+        tmp_path / "s.safetensors", Snapshot(Memory(MASK, KERNELS, np.ones((2, 2), np.float32)), MASK, moment)
     )
     read = kept(tmp_path / "s.safetensors", KERNELS).moment_dd
     assert (read is None) == (moment is None)
