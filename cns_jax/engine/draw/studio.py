@@ -22,6 +22,7 @@ from cns_jax.diffusion.schedule import Schedule, ScheduleError, sampler_of_confi
 from cns_jax.engine.draw.generator import Generator
 from cns_jax.engine.settings import SampleSettings
 from cns_jax.methods.applied import Applied
+from cns_jax.methods.parts import no_rows
 from cns_jax.neurons.score import is_cross_attention_kernel
 from cns_jax.nn.model import Model
 from cns_jax.text.tokenizer import load_tokenizer
@@ -115,8 +116,7 @@ class Studio:
     @property
     def no_rows(self) -> jax.Array:
         """Concept rows of the base model: zeros float32 (reserved, d)."""
-        shape = self.vocabulary.reserved, self.model.text_encoder.hidden_size
-        return jax.device_put(np.zeros(shape, np.float32))  # jnp.zeros would be a program of its own
+        return no_rows(self.vocabulary.reserved, self.model.text_encoder.hidden_size)
 
     def encode(self, ids: np.ndarray, rows_rd: jax.Array | None = None) -> jax.Array:
         """Hidden states (b, l, d) of token ids int32 (b, l). rows_rd: of concept tokens, where ids name any."""

@@ -15,7 +15,7 @@ from cns_jax.core.files import read_json
 from cns_jax.core.settings import SettingsError, build, require
 from cns_jax.core.types import Concept
 from cns_jax.core.tree import Tree, fingerprint, flatten, overlay, select
-from cns_jax.engine.runs.ledger import Ledger, whole
+from cns_jax.engine.runs.ledger import Ledger, Row, whole
 from cns_jax.engine.settings import RunSettings
 from cns_jax.methods.applied import Applied
 from cns_jax.methods.base import Method
@@ -99,7 +99,7 @@ class Learned:
             f"{self.settings.model} has changed since the run was trained: its cross-attention kernels are {found}, "
             f"the run started from {self.kernels}",
         )
-        files = [whole(self.directory, row) for row in self.concepts[: index % len(self.concepts) + 1]]
+        files = snapshot_files(self.directory, self.concepts[: index % len(self.concepts) + 1])
         return read_snapshot(self.settings.method, files, kernels, rows)
 
     def applied(self, base: Mapping[str, Any], index: int = -1, rows: int = 0) -> Applied:
@@ -137,6 +137,12 @@ def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
 def concept_of(row: Mapping[str, Any], method: Method) -> Concept:
     """A concept of the ledger of a run of `method`, without its pictures."""
     return Concept(row["name"], row["token"], row["class_word"], row["kind"], (), (), class_noun=method.class_noun)
+
+
+def snapshot_files(directory: Path, rows: Sequence[Row]) -> list[Path]:
+    """The files of a run's weights up to the last of `rows`; only that one is checked to be whole, since earlier ones
+    are read for runs of old versions alone. Raises as `whole`."""
+    return [*(directory / row["weights"] for row in rows[:-1]), whole(directory, rows[-1])]
 
 
 def read_snapshot(method: Method, files: Sequence[Path], kernels: Mapping[str, Any], rows: int) -> Snapshot:

@@ -65,10 +65,6 @@ class Ledger:
         with replacing(self.file) as temporary:
             temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
-    def snapshot(self, index: int) -> Path:
-        """The file of the weights after concept `index`; raises as `whole`."""
-        return whole(self.file.parent, self.read()["concepts"][index])
-
 
 def kept(directory: Path, weights: str) -> dict[str, Any]:
     """What a row keeps of its file of weights, to tell later whether it is whole."""

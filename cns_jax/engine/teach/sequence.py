@@ -29,7 +29,7 @@ from cns_jax.engine.lock import holding
 from cns_jax.engine.progress import Metrics
 from cns_jax.engine.runs.concepts import keep_pictures, taught_concepts
 from cns_jax.engine.runs.folder import check_base, claim
-from cns_jax.engine.runs.learned import Learned, concept_of, read_snapshot
+from cns_jax.engine.runs.learned import Learned, concept_of, read_snapshot, snapshot_files
 from cns_jax.engine.runs.ledger import Ledger, kept
 from cns_jax.engine.runs.source import find_source
 from cns_jax.engine.settings import MOST_STEPS, RunSettings
@@ -354,7 +354,7 @@ class TrainingRun:
 
     def snapshot(self, index: int) -> Snapshot:
         """What the run kept after concept `index`."""
-        files = [self.ledger.snapshot(i) for i in range(index + 1)]
+        files = snapshot_files(self.directory, self.ledger.read()["concepts"][: index + 1])
         return read_snapshot(self.method, files, self.kernels, self.rows)
 
     def _overview(self) -> None:

@@ -113,7 +113,7 @@ class Exporter:
     def applied(self) -> Applied:
         """The weights to export, at the strength that was asked for. Raises SettingsError where they depend on the
         prompt."""
-        found = scaled(self.base, self.learned.applied(self.base), self.request.strength)
+        found = scaled(self.base, self._learned, self.request.strength)
         method = self.learned.settings.method.name
         require(
             found.low_rank is None,
@@ -146,7 +146,12 @@ class Exporter:
     @property
     def rows(self) -> np.ndarray:
         """The learned token rows, (concepts, d)."""
-        return np.asarray(self.learned.applied(self.base).rows_rd)[: len(self.learned.tokens)]
+        return np.asarray(self._learned.rows_rd)[: len(self.learned.tokens)]
+
+    @cached_property
+    def _learned(self) -> Applied:
+        """As training left it."""
+        return self.learned.applied(self.base)
 
     @cached_property
     def embeddings(self) -> dict[str, np.ndarray]:
